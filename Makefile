@@ -1,0 +1,55 @@
+# Everything a user or a developer types. Needs Go and, for `make test`, what
+# CONTRIBUTING.md lists; a Consul on PATH is used when there is one, else it is
+# built once into .cache/bin.
+
+GO      ?= go
+CACHE   := $(CURDIR)/.cache
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/micro/sidecar/internal/cli.version=$(VERSION)
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+FUZZTIME ?= 30s
+
+.PHONY: all build build-all demo test lint bench fuzz clean
+
+all: build
+
+build: ## build bin/micro
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/micro ./cmd/micro
+
+build-all: ## build for every supported platform, to see that it can be done
+	@for p in $(PLATFORMS); do \
+		echo "build $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(CACHE)/build/$$p/ ./cmd/micro || exit 1; \
+	done
+
+demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
+	@$(GO) run ./examples/demo -micro bin/micro $(if $(ONCE),-once)
+
+test: consul ## all tests
+	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
+
+.PHONY: consul
+consul: # a Consul agent for the tests: the one on PATH, else built from the Go module
+	@command -v consul >/dev/null || test -x $(CACHE)/bin/consul || { \
+		echo "no consul on PATH: building it once (some minutes)"; \
+		mkdir -p $(CACHE)/bin && cd tools/consul && $(GO) build -o $(CACHE)/bin/consul github.com/hashicorp/consul; }
+
+lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
+	$(CACHE)/bin/golangci-lint fmt --diff
+	$(CACHE)/bin/golangci-lint run
+
+$(CACHE)/bin/golangci-lint: tools/go.mod
+	@mkdir -p $(CACHE)/bin
+	cd tools && $(GO) build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+bench: build ## start-up time and memory, measured on this machine
+	$(GO) run ./bench -micro bin/micro
+
+fuzz: ## every fuzzer for FUZZTIME
+	@$(GO) list ./... | while read pkg; do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; done
+
+clean:
+	rm -rf bin $(CACHE)

@@ -1,0 +1,181 @@
+// Bench measures what a sidecar costs on this machine and prints one table:
+// the time from start to ready, resident memory and the size of the binary.
+//
+//	go run ./bench [-micro bin/micro] [-max_rss_mb 40] [-max_ready_ms 300]
+//
+// The exit status is 1 when a measure is over its bar. Linux only: memory is
+// read from /proc.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+const (
+	starts  = 10
+	calls   = 1000
+	idle    = 5 * time.Second // before memory is read
+	settled = time.Second     // between the last call and the reading
+)
+
+func main() {
+	var b bench
+	flag.StringVar(&b.micro, "micro", "", "`path` of the micro binary; without it, one is built")
+	maxRSS := flag.Float64("max_rss_mb", 40, "bar for resident memory in MB (10^6 bytes), 0 for none")
+	maxReady := flag.Float64("max_ready_ms", 300, "bar for the time from start to ready in ms, 0 for none")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	rows, err := b.run(ctx, *maxRSS, *maxReady)
+	if err == nil {
+		err = errors.Join(printTable(os.Stdout, rows), overBar(rows))
+	}
+	if err != nil {
+		stop()
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// row is one measure; bar is what it must not exceed, 0 for none.
+type row struct {
+	what       string
+	value, bar float64
+	unit       string
+}
+
+// bench is one run.
+type bench struct {
+	micro string // path of the binary
+	dir   string // temporary: the binary, if built, and the sidecars' data
+}
+
+// run takes all measures.
+func (b *bench) run(ctx context.Context, maxRSS, maxReady float64) (rows []row, err error) {
+	if runtime.GOOS != "linux" {
+		return nil, fmt.Errorf("resident memory is read from /proc, which %s does not have", runtime.GOOS)
+	}
+	if b.dir, err = os.MkdirTemp("", "micro-bench-"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.micro == "" {
+		b.micro = filepath.Join(b.dir, "micro")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.micro, "github.com/micro/sidecar/cmd/micro")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build micro: %w\n%s", err, out)
+		}
+	}
+	binary, err := os.Stat(b.micro)
+	if err != nil {
+		return nil, err
+	}
+	ready, err := b.startToReady(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, after, err := b.memory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []row{
+		{fmt.Sprintf("start to ready, median of %d starts", starts), milliseconds(ready), maxReady, "ms"},
+		{fmt.Sprintf("resident memory, idle for %v", idle), megabytes(before), maxRSS, "MB"},
+		{fmt.Sprintf("resident memory, after %d RPC calls", calls), megabytes(after), maxRSS, "MB"},
+		{"size of the binary", megabytes(binary.Size()), 0, "MB"},
+	}, nil
+}
+
+// startToReady is the median time until /readyz says 200, each time with an
+// empty data directory.
+func (b *bench) startToReady(ctx context.Context) (time.Duration, error) {
+	var times []time.Duration
+	for range starts {
+		s, err := b.start(ctx)
+		if err != nil {
+			return 0, err
+		}
+		times = append(times, s.ready)
+		if err := s.stop(); err != nil {
+			return 0, err
+		}
+	}
+	slices.Sort(times)
+	return (times[(starts-1)/2] + times[starts/2]) / 2, nil
+}
+
+// memory is the resident memory in bytes of an idle sidecar, before and after
+// it has carried calls.
+func (b *bench) memory(ctx context.Context) (before, after int64, err error) {
+	s, err := b.start(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	if err := sleep(ctx, idle); err != nil {
+		return 0, 0, err
+	}
+	if before, err = s.resident(); err != nil {
+		return 0, 0, err
+	}
+	if err := s.call(ctx, calls); err != nil {
+		return 0, 0, err
+	}
+	if err := sleep(ctx, settled); err != nil {
+		return 0, 0, err
+	}
+	after, err = s.resident()
+	return before, after, err
+}
+
+func printTable(out io.Writer, rows []row) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "\tmeasured\tbar")
+	for _, r := range rows {
+		bar := "-"
+		if r.bar > 0 {
+			bar = fmt.Sprintf("%.0f %s", r.bar, r.unit)
+		}
+		fmt.Fprintf(w, "%s\t%.1f %s\t%s\n", r.what, r.value, r.unit, bar)
+	}
+	return w.Flush()
+}
+
+// overBar is the error that names the measures over their bar.
+func overBar(rows []row) error {
+	var errs []error
+	for _, r := range rows {
+		if r.bar > 0 && r.value > r.bar {
+			errs = append(errs, fmt.Errorf("%s: %.1f %s is over the bar of %.0f %s", r.what, r.value, r.unit, r.bar, r.unit))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sleep waits d, or less when ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
+
+func megabytes(n int64) float64 { return float64(n) / 1e6 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/httpbroker"
+	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/sidecar"
+	"github.com/micro/sidecar/registry"
+	"github.com/micro/sidecar/registry/consul"
+	natsregistry "github.com/micro/sidecar/registry/nats"
+)
+
+// consulRegistry opens the Consul agent at the address, or at the one that
+// Consul's own environment names.
+func consulRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := consul.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// embeddedRegistry opens the registry in the embedded engine.
+func embeddedRegistry(ctx context.Context, e sidecar.Env) (registry.Registry, error) {
+	host, err := embedded(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	reg, err := natsregistry.New(ctx, host.RegistryConn(), natsregistry.Options{Log: e.Log})
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// httpBroker opens go-micro's http broker; its address is where deliveries
+// come in.
+func httpBroker(_ context.Context, e sidecar.Env) (broker.Broker, error) {
+	o := httpbroker.Options{Registry: e.Registry, MaxMessageSize: e.MaxBodySize, Log: e.Log}
+	if e.Address != nil {
+		o.Listen = e.Address.Host
+	}
+	messages, err := httpbroker.New(o)
+	if err != nil {
+		return nil, err
+	}
+	return messages, nil
+}
+
+// embeddedBroker opens the messaging in the embedded engine.
+func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
+	host, err := embedded(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{Log: e.Log})
+	if err != nil {
+		return nil, err
+	}
+	return messages, nil
+}
+
+// embedded starts or joins the embedded engine.
+func embedded(ctx context.Context, e sidecar.Env) (*engine.Engine, error) {
+	if e.Address != nil {
+		return nil, errors.New("the embedded engine has no address: --data_dir says which one is meant")
+	}
+	return e.Engine(ctx)
+}

@@ -1,0 +1,199 @@
+// Package api is the sidecar's HTTP interface: its own exact paths, the choice
+// between RPC and proxy for all others, who may ask, and the one table from
+// errors to statuses. What the paths do is in the packages it calls.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/health"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/registry"
+)
+
+// engineTimeout bounds what a request waits for a registry.
+const engineTimeout = 5 * time.Second
+
+// API answers the sidecar's requests. Its fields are set before first use.
+type API struct {
+	Registry  registry.Registry
+	Discovery *discovery.Discovery
+	RPC       *rpc.Handler
+	Proxy     httpmsg.Handler
+	Messaging http.Handler
+	// Health probes the application; nil when it has no health check.
+	Health *health.Prober
+	// Ready says why the sidecar is not ready, or nil.
+	Ready func(context.Context) error
+	// Stats counts; ShowStats makes /stats answer.
+	Stats     *stats.Stats
+	ShowStats bool
+	// ProxyByDefault sends requests to the proxy unless they ask for RPC.
+	ProxyByDefault bool
+	MaxBodySize    int64
+	Guard          Guard
+
+	watchers sync.WaitGroup
+	init     sync.Once
+	stop     chan struct{} // see stopped
+	end      sync.Once
+}
+
+// Own returns the handler of one of the sidecar's own paths, or nil when path
+// (as it came, without the query) belongs to the data plane.
+func (a *API) Own(path string) http.Handler {
+	var h http.HandlerFunc
+	switch path {
+	case "/registry":
+		h = a.registry
+	case "/broker":
+		h = a.Messaging.ServeHTTP
+	case "/health":
+		h = a.health
+	case "/livez":
+		h = func(w http.ResponseWriter, _ *http.Request) { text(w, "ok\n") }
+	case "/readyz":
+		h = a.ready
+	case "/metrics":
+		h = func(w http.ResponseWriter, r *http.Request) {
+			Fail(w, r, httpmsg.Errorf(404, "this version serves no metrics; see /stats"))
+		}
+	case "/stats":
+		if !a.ShowStats {
+			return nil
+		}
+		h = a.stats
+	default:
+		return nil
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.Guard.Admit(w, r) {
+			h(w, r)
+		}
+	})
+}
+
+// Serve answers a request of the data plane. The only error it returns is
+// [httpmsg.ErrAborted].
+func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+	err := a.serve(ctx, r, w)
+	if err == nil || errors.Is(err, httpmsg.ErrAborted) {
+		return err
+	}
+	return fail(w, err)
+}
+
+func (a *API) serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+	isRPC := !a.ProxyByDefault
+	own := r.Path() == "/rpc"
+	if !own {
+		switch way := r.Header.Get("Micro-Handler"); way {
+		case "":
+		case "rpc":
+			isRPC = true
+		case "proxy":
+			isRPC = false
+		default:
+			return httpmsg.Errorf(400, "Micro-Handler: expected rpc or proxy, got %q", way)
+		}
+	}
+	if !own && !isRPC {
+		return a.Proxy.Serve(ctx, r, w)
+	}
+	w, done, err := a.Guard.admit(r, w)
+	if done || err != nil {
+		return err
+	}
+	if own {
+		return a.RPC.ServeRPC(ctx, r, w)
+	}
+	return a.RPC.Serve(ctx, r, w)
+}
+
+// Stop ends the watch streams, with a close frame or the end of the stream,
+// and waits for them until ctx ends.
+func (a *API) Stop(ctx context.Context) error {
+	a.end.Do(func() { close(a.stopped()) })
+	done := make(chan struct{})
+	go func() { a.watchers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *API) health(w http.ResponseWriter, r *http.Request) {
+	if !allow(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	if a.Health == nil {
+		text(w, "ok\n")
+		return
+	}
+	switch result := a.Health.Probe(r.Context()); {
+	case result.Err == nil:
+		text(w, "ok\n")
+	case result.Status != 0:
+		Fail(w, r, httpmsg.Errorf(result.Status, "%v", result.Err))
+	default:
+		Fail(w, r, httpmsg.Errorf(http.StatusServiceUnavailable, "%v", result.Err))
+	}
+}
+
+func (a *API) ready(w http.ResponseWriter, r *http.Request) {
+	if !allow(w, r, http.MethodGet, http.MethodHead) {
+		return
+	}
+	if err := a.Ready(r.Context()); err != nil {
+		Fail(w, r, httpmsg.Errorf(http.StatusServiceUnavailable, "%v", err))
+		return
+	}
+	text(w, "ok\n")
+}
+
+func (a *API) stats(w http.ResponseWriter, r *http.Request) {
+	if allow(w, r, http.MethodGet, http.MethodHead) {
+		writeJSON(w, r, a.Stats.Report())
+	}
+}
+
+// allow answers 405 when the request's method is none of methods.
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	list := ""
+	for i, m := range methods {
+		if r.Method == m {
+			return true
+		}
+		if i > 0 {
+			list += ", "
+		}
+		list += m
+	}
+	Fail(w, r, &httpmsg.Error{Status: http.StatusMethodNotAllowed, Detail: "method " + r.Method + " is not allowed here", Allow: list})
+	return false
+}
+
+func text(w http.ResponseWriter, s string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(s))
+}
+
+func writeJSON(w http.ResponseWriter, r *http.Request, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		Fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body)
+}

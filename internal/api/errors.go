@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/registry"
+)
+
+// ID is the id in the sidecar's own errors.
+const ID = "go.micro.sidecar"
+
+// statusClientGone is nginx's status for a client that did not wait for its
+// answer; nobody but the statistics sees it.
+const statusClientGone = 499
+
+// classify is the one table from an error to what the client is told: a
+// go-micro error and, with 405, the methods allowed. The order matters: an
+// engine that ran out of time is unavailable, a node that did is a timeout.
+func classify(err error) (e transport.ServiceError, allow string) {
+	var (
+		service *transport.ServiceError
+		refusal *httpmsg.Error
+		engine  *discovery.EngineError
+		node    *transport.NodeError
+	)
+	switch {
+	case errors.As(err, &service):
+		return *service, ""
+	case errors.As(err, &refusal):
+		return own(refusal.Status, refusal.Detail), refusal.Allow
+	case errors.As(err, &engine):
+		return own(http.StatusServiceUnavailable, err.Error()), ""
+	case errors.Is(err, registry.ErrNotFound):
+		return own(http.StatusNotFound, err.Error()), ""
+	case errors.Is(err, broker.ErrTooLarge):
+		return own(http.StatusRequestEntityTooLarge, err.Error()), ""
+	case errors.Is(err, broker.ErrClosed):
+		return own(http.StatusServiceUnavailable, err.Error()), ""
+	case errors.Is(err, context.DeadlineExceeded):
+		return own(http.StatusGatewayTimeout, "the call ran out of time: "+err.Error()), ""
+	case errors.Is(err, context.Canceled):
+		return own(statusClientGone, "the client went away"), ""
+	case errors.As(err, &node):
+		return own(http.StatusBadGateway, err.Error()), ""
+	}
+	return own(http.StatusInternalServerError, err.Error()), ""
+}
+
+// own is an error of the sidecar itself.
+func own(status int, detail string) transport.ServiceError {
+	return transport.ServiceError{ID: ID, Code: status, Detail: detail, Status: http.StatusText(status)}
+}
+
+// encode returns what the client is answered with: status, header, body.
+func encode(err error) (int, httpmsg.Header, []byte) {
+	e, allow := classify(err)
+	body, jerr := json.Marshal(e)
+	if jerr != nil { // strings and an int: cannot fail
+		body = []byte("{}")
+	}
+	h := httpmsg.Header{{Name: "Content-Type", Value: "application/json"}}
+	if allow != "" {
+		h.Add("Allow", allow)
+	}
+	return e.Code, h, body
+}
+
+// Fail answers a net/http request with err.
+func Fail(w http.ResponseWriter, _ *http.Request, err error) {
+	status, header, body := encode(err)
+	for _, f := range header {
+		w.Header().Set(f.Name, f.Value)
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
+
+// fail answers a request of the data plane with err.
+func fail(w httpmsg.ResponseWriter, err error) error {
+	status, header, body := encode(err)
+	if err := w.Head(status, header, int64(len(body))); err != nil {
+		return httpmsg.ErrAborted
+	}
+	if _, err := w.Write(body); err != nil {
+		return httpmsg.ErrAborted
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/micro/sidecar/internal/httpmsg"
+)
+
+// Guard keeps browsers from being used against the sidecar. Two attacks are
+// meant: a page of another origin that calls it (RFC 6454), and a page whose
+// host name was pointed at this machine (DNS rebinding). Programs send no
+// Origin and are not concerned.
+type Guard struct {
+	// Origins may call from a browser, like "https://shop.example"; "*" means any.
+	Origins []string
+	// Loopback says that the listeners are on loopback alone: then Host must be
+	// a loopback name or one of Hosts.
+	Loopback bool
+	Hosts    []string
+}
+
+// Admit checks a request to one of the sidecar's own paths, adds what CORS asks
+// for, and answers preflights and refusals itself: then it returns false.
+func (g *Guard) Admit(w http.ResponseWriter, r *http.Request) bool {
+	answer, preflight, err := g.check(r.Method, r.Host, r.TLS != nil, r.Header.Get)
+	for _, f := range answer {
+		w.Header().Add(f.Name, f.Value)
+	}
+	switch {
+	case err != nil:
+		Fail(w, r, err)
+	case preflight:
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err == nil && !preflight
+}
+
+// admit is Admit for the data plane. done means that the answer was given.
+func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.ResponseWriter, done bool, _ error) {
+	answer, preflight, err := g.check(r.Method, r.Host, r.TLS, r.Header.Get)
+	if err != nil {
+		return w, false, err
+	}
+	if preflight {
+		return w, true, w.Head(http.StatusNoContent, answer, -1)
+	}
+	if len(answer) > 0 {
+		w = &withHeader{w, answer}
+	}
+	return w, false, nil
+}
+
+// withHeader adds fields to an answer.
+type withHeader struct {
+	httpmsg.ResponseWriter
+	extra httpmsg.Header
+}
+
+func (w *withHeader) Head(status int, h httpmsg.Header, length int64) error {
+	return w.ResponseWriter.Head(status, append(h.Clone(), w.extra...), length)
+}
+
+// check returns the fields to add to the answer and whether the request is a
+// preflight (Fetch standard, CORS protocol), or why it is refused.
+func (g *Guard) check(method, host string, tls bool, get func(string) string) (answer httpmsg.Header, preflight bool, err error) {
+	if g.Loopback && !g.knownHost(host) {
+		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", host)
+	}
+	origin := get("Origin")
+	if origin == "" || sameOrigin(origin, host, tls) {
+		return nil, false, nil
+	}
+	if !slices.Contains(g.Origins, origin) && !slices.Contains(g.Origins, "*") {
+		return nil, false, httpmsg.Errorf(http.StatusForbidden, "origin %s is not in --cors", origin)
+	}
+	answer.Add("Access-Control-Allow-Origin", origin)
+	answer.Add("Vary", "Origin")
+	if method == http.MethodOptions && get("Access-Control-Request-Method") != "" {
+		answer.Add("Access-Control-Allow-Methods", "GET, POST, DELETE")
+		if asked := get("Access-Control-Request-Headers"); asked != "" {
+			answer.Add("Access-Control-Allow-Headers", asked)
+		}
+		answer.Add("Access-Control-Max-Age", "600")
+		return answer, true, nil
+	}
+	return answer, false, nil
+}
+
+func sameOrigin(origin, host string, tls bool) bool {
+	u, err := url.Parse(origin)
+	if err != nil {
+		return false
+	}
+	scheme := "http"
+	if tls {
+		scheme = "https"
+	}
+	return u.Scheme == scheme && strings.EqualFold(u.Host, host)
+}
+
+// knownHost reports whether a Host field is fine on a loopback listener. A
+// request without one (HTTP/1.0) comes from no browser.
+func (g *Guard) knownHost(host string) bool {
+	name := host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		name = h
+	}
+	name = strings.TrimSuffix(strings.Trim(name, "[]"), ".")
+	if name == "" || strings.EqualFold(name, "localhost") || strings.HasSuffix(strings.ToLower(name), ".localhost") {
+		return true
+	}
+	if ip, err := netip.ParseAddr(name); err == nil && ip.IsLoopback() {
+		return true
+	}
+	return slices.ContainsFunc(g.Hosts, func(allowed string) bool {
+		return strings.EqualFold(allowed, name) || strings.EqualFold(allowed, host)
+	})
+}

@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/micro/sidecar/internal/sidecar"
+)
+
+// app is one run of micro.
+type app struct {
+	*streams
+	drivers sidecar.Drivers
+}
+
+// invocation is a command that is about to run: all that it was told.
+type invocation struct {
+	*app
+	cfg   *Config
+	given map[string]origin
+	args  []string
+}
+
+// command describes one command of micro. use is its line in the help: words
+// in small letters are typed as they stand, words in capitals are arguments,
+// brackets are around what may be left out.
+type command struct {
+	use     string
+	aliases []string
+	short   string
+	long    string
+	own     []*setting
+	groups  []string
+	child   bool // what stands after -- is another program's command line
+	run     func(ctx context.Context, i *invocation) error
+}
+
+// The groups of settings that the commands use.
+var (
+	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupCommon}
+	clientGroups  = []string{groupCommand, groupThrough, groupEngines, groupLimits, groupCommon}
+	noGroups      = []string{groupCommon}
+)
+
+// root makes the tree of commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: "micro", SilenceErrors: true, SilenceUsage: true,
+		Args:              cobra.ArbitraryArgs,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		Version:           versionLine(),
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	newFlagSet(root, settingsTable(), sidecarGroups)
+	root.SetHelpFunc(a.help)
+	root.RunE = unknownCommand
+
+	registry := &cobra.Command{
+		Use: "registry COMMAND", Short: "the registry: list, get, register, deregister",
+		Args: cobra.ArbitraryArgs, RunE: root.RunE,
+	}
+	newFlagSet(registry, settingsTable(), clientGroups)
+	for _, c := range registryCommands() {
+		registry.AddCommand(a.cobra(c))
+		root.AddCommand(a.cobra(c))
+	}
+	root.AddCommand(registry, completionCommand())
+	for _, c := range []command{
+		sidecarCommand(), watchCommand(), callCommand(), streamCommand(), healthCommand(), statsCommand(),
+		publishCommand(), subscribeCommand(), versionCommand(),
+	} {
+		root.AddCommand(a.cobra(c))
+	}
+	return root
+}
+
+// unknownCommand is the error of a command that has subcommands and got none
+// of them.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("a command is missing; %s --help lists them", cmd.CommandPath())
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(append(names, c.Name()), c.Aliases...)
+		}
+	}
+	return fmt.Errorf("unknown command %q%s; %s --help lists them",
+		args[0], suggestion(args[0], "", names), cmd.CommandPath())
+}
+
+// cobra makes the cobra command: parse, check, warn, run.
+func (a *app) cobra(c command) *cobra.Command {
+	cmd := &cobra.Command{Use: c.use, Aliases: c.aliases, Short: c.short, Long: c.long, DisableFlagsInUseLine: true}
+	flags := newFlagSet(cmd, append(c.own, settingsTable()...), c.groups)
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, from, err := load(flags, a.env, a.drivers)
+		if err != nil {
+			return err
+		}
+		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 && at < len(args) {
+			return errors.New("starting a command with -- is not in this version yet")
+		}
+		rest, err := arguments(c.use, args)
+		if err != nil {
+			return err
+		}
+		if useless := flags.useless(); len(useless) > 0 {
+			a.say("%s: no meaning for %s, ignored", strings.Join(useless, ", "), cmd.CommandPath())
+		}
+		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest})
+	}
+	return cmd
+}
+
+// arguments holds args against the line in the help and returns those that
+// stand for words in capitals.
+func arguments(use string, args []string) ([]string, error) {
+	words := strings.Fields(use)
+	form := "usage: micro " + use
+	var out []string
+	for _, word := range words[1:] {
+		name := strings.Trim(word, "[]")
+		optional := name != word
+		switch {
+		case len(args) == 0 && optional:
+			return out, nil
+		case len(args) == 0, args[0] == "" && !optional:
+			return nil, fmt.Errorf("%s is missing; %s", name, form)
+		case name == strings.ToLower(name) && args[0] != name:
+			return nil, fmt.Errorf("expected %q, not %q; %s", name, args[0], form)
+		case name != strings.ToLower(name):
+			out = append(out, args[0])
+		}
+		args = args[1:]
+	}
+	if len(args) > 0 {
+		return nil, fmt.Errorf("unexpected argument %q; %s", args[0], form)
+	}
+	return out, nil
+}
+
+// streamCommand stands for what this version lacks, so that nobody takes it
+// for a mistake in typing.
+func streamCommand() command {
+	return command{
+		use: "stream SERVICE METHOD [JSON]", short: "a server-streaming RPC (not in this version yet)",
+		groups: clientGroups,
+		run: func(context.Context, *invocation) error {
+			return errors.New("stream is not in this version yet")
+		},
+	}
+}
+
+// completionCommand prints a shell's completion script.
+func completionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "completion SHELL", Short: "print the completion script of bash, zsh, fish or powershell",
+		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
+		DisableFlagsInUseLine: true,
+	}
+	newFlagSet(cmd, settingsTable(), noGroups)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		args, err := arguments(cmd.Use, args)
+		if err != nil {
+			return err
+		}
+		root, out := cmd.Root(), cmd.OutOrStdout()
+		switch args[0] {
+		case "bash":
+			return fail(root.GenBashCompletionV2(out, true))
+		case "zsh":
+			return fail(root.GenZshCompletion(out))
+		case "fish":
+			return fail(root.GenFishCompletion(out, true))
+		case "powershell":
+			return fail(root.GenPowerShellCompletionWithDesc(out))
+		}
+		return expected(args[0], "bash, zsh, fish or powershell")
+	}
+	return cmd
+}

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/sidecar"
+	"github.com/micro/sidecar/internal/transport"
+)
+
+// caller makes the RPCs of commands that talk to nodes themselves.
+type caller struct {
+	transport *transport.Client
+	rpc       *rpc.Caller
+}
+
+// newCaller makes a caller as the sidecar makes its own, but that a command
+// may call any address: it has nobody's rights but its user's.
+func newCaller(c *sidecar.Config, find *discovery.Discovery) (*caller, error) {
+	pick, err := balance.New(c.Selector)
+	if err != nil {
+		return nil, err
+	}
+	client := transport.New(transport.Options{PoolSize: c.PoolSize, MaxBody: c.MaxBodySize})
+	return &caller{client, &rpc.Caller{
+		Resolver:   find,
+		Balancer:   &balance.Balancer{Pick: pick, Retries: c.Retries, Safe: transport.NotSent},
+		Transport:  client,
+		Timeout:    c.RequestTimeout,
+		AnyAddress: true,
+	}}, nil
+}
+
+// close closes the connections to the nodes.
+func (c *caller) close() { c.transport.Close() }
+
+// call makes one RPC.
+func (c *caller) call(ctx context.Context, what call) (json.RawMessage, error) {
+	return c.rpc.Call(ctx, rpc.Request{
+		Service: what.service, Method: what.method, Address: what.address,
+		ContentType: transport.JSON, Body: what.request, Timeout: what.timeout,
+	})
+}

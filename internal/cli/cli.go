@@ -1,0 +1,134 @@
+// Package cli is the command line of micro: it owns the flags, the environment
+// and the configuration file, makes one validated [Config] of them, and runs
+// the commands. It owns the process's signals and standard streams, too, but
+// never exits: that is main's. How a sidecar is put together is the affair of
+// internal/sidecar.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/micro/sidecar/internal/sidecar"
+)
+
+// The exit statuses of micro.
+const (
+	exitOK      = 0
+	exitFailure = 1 // the command was understood and failed
+	exitUsage   = 2 // nothing was started
+)
+
+// Run runs the command in args (without the program's name) with the
+// environment env ("NAME=value" entries, as os.Environ gives them) and returns
+// the exit status. SIGINT or SIGTERM ends the command in order; a second one
+// makes Run return at once, with the command still running behind it.
+func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sidecar.Drivers) int {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, args, &streams{env: environment(env), in: stdin, out: stdout, err: stderr}, d)
+	}()
+	select {
+	case status := <-done:
+		return status
+	case <-signals:
+		cancel()
+	}
+	select {
+	case status := <-done:
+		return status
+	case s := <-signals:
+		return interrupted(s)
+	}
+}
+
+// run is Run without the signals: ctx ends the command in order.
+func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int {
+	app := &app{streams: s, drivers: d}
+	root := app.root()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	s.say("%v", err)
+	var failed *failure
+	if errors.As(err, &failed) {
+		return exitFailure
+	}
+	return exitUsage
+}
+
+// interrupted is the shell's exit status for a process that a signal ended.
+func interrupted(s os.Signal) int {
+	if n, ok := s.(syscall.Signal); ok {
+		return 128 + int(n)
+	}
+	return exitFailure
+}
+
+// failure marks an error of a command that was used rightly. Every other
+// error is a mistake in its use.
+type failure struct{ err error }
+
+// Error returns the error's own text.
+func (f *failure) Error() string { return f.err.Error() }
+
+// Unwrap returns the error.
+func (f *failure) Unwrap() error { return f.err }
+
+// fail marks err as a failure; nil stays nil.
+func fail(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{err}
+}
+
+// streams is what the process gives to a command.
+type streams struct {
+	env environment
+	in  io.Reader
+	out io.Writer // what machines read
+	err io.Writer // sentences for people, and the log
+}
+
+// say writes one line to stderr.
+func (s *streams) say(format string, args ...any) {
+	fmt.Fprintf(s.err, "micro: %s\n", oneLine(fmt.Sprintf(format, args...)))
+}
+
+// oneLine joins the lines of an error's text.
+func oneLine(text string) string {
+	lines := strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Join(lines, "; ")
+}
+
+// environment is a process's environment, "NAME=value" each.
+type environment []string
+
+// get returns the variable's value, "" when it is not set. Of several entries
+// the last counts, as in os/exec.
+func (e environment) get(name string) string {
+	for i := len(e) - 1; i >= 0; i-- {
+		if key, value, ok := strings.Cut(e[i], "="); ok && key == name {
+			return value
+		}
+	}
+	return ""
+}

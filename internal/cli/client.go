@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/registry"
+)
+
+// client is what the commands work with: [direct] talks to the engines itself,
+// [proxied] to a sidecar.
+type client interface {
+	List(ctx context.Context) ([]string, error)
+	Get(ctx context.Context, name string) ([]registry.Service, error)
+	Register(ctx context.Context, s registry.Service, ttl time.Duration) error
+	Deregister(ctx context.Context, s registry.Service) error
+	// Watch calls live once changes will be seen, then emit for each, until
+	// ctx ends (nil) or the watch breaks.
+	Watch(ctx context.Context, live func(), emit func(discovery.Change) error) error
+	Call(ctx context.Context, c call) (json.RawMessage, error)
+	Publish(ctx context.Context, topic string, m broker.Message) error
+	// Subscribe calls live once it is, then emit for each message, until ctx
+	// ends (nil) or the subscription breaks.
+	Subscribe(ctx context.Context, s subscription, live func(), emit func(broker.Message) error) error
+	Close() error
+}
+
+// call is one RPC.
+type call struct {
+	service string
+	method  string
+	address string // "host:port" of the one node to call, "" for any
+	request json.RawMessage
+	timeout time.Duration
+}
+
+// subscription is what to subscribe to.
+type subscription struct{ topic, queue string }
+
+// with opens a client, runs f with it and closes it again. messaging tells
+// whether f needs the broker.
+func (i *invocation) with(ctx context.Context, messaging bool, f func(client) error) (err error) {
+	c, err := i.open(ctx, messaging)
+	if err != nil {
+		return fail(plain(ctx, err, i.cfg.Sidecar.RequestTimeout))
+	}
+	defer func() { err = fail(errors.Join(err, c.Close())) }()
+	return plain(ctx, f(c), i.cfg.Sidecar.RequestTimeout)
+}
+
+// withTimeout is with for a command that asks one thing: all of f has
+// --client_request_timeout.
+func (i *invocation) withTimeout(ctx context.Context, messaging bool, f func(context.Context, client) error) error {
+	return i.with(ctx, messaging, func(c client) error {
+		ctx, cancel := context.WithTimeout(ctx, i.cfg.Sidecar.RequestTimeout)
+		defer cancel()
+		return f(ctx, c)
+	})
+}
+
+// open makes the client that the settings ask for.
+func (i *invocation) open(ctx context.Context, messaging bool) (client, error) {
+	if i.cfg.ProxyAddress != nil {
+		return newProxied(i.cfg.ProxyAddress), nil
+	}
+	return openDirect(ctx, i, messaging)
+}
+
+// logger is the command's log: silent unless --log_level was given, because a
+// failure is one line.
+func (i *invocation) logger(standard *slog.Level) *slog.Logger {
+	level := i.cfg.LogLevel
+	if level == nil {
+		level = standard
+	}
+	if level == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	options := &slog.HandlerOptions{Level: *level}
+	if i.cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(i.err, options))
+	}
+	return slog.New(slog.NewTextHandler(i.err, options))
+}
+
+// plain puts the errors of a context into words. ctx is the command's own.
+func plain(ctx context.Context, err error, timeout time.Duration) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no answer within %s: %w", timeout, err)
+	}
+	return err
+}

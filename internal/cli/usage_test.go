@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Every mistake in use is one line on stderr that says what was wrong, exit
+// status 2, and nothing is started or printed.
+func TestMistakes(t *testing.T) {
+	file := func(text string) string {
+		path := filepath.Join(t.TempDir(), "micro.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	tests := []struct {
+		line string // split at spaces
+		env  string
+		want string
+	}{
+		{"", "", "a command is missing"},
+		{"lst services", "", `unknown command "lst" (did you mean list?)`},
+		{"registry", "", "micro registry --help"},
+		{"registry lits services", "", "did you mean list?"},
+		{"sidecar extra", "", `unexpected argument "extra"`},
+		{"sidecar -- app --flag", "", "not in this version yet"},
+		{"stream s m", "", "stream is not in this version yet"},
+		{"completion", "", "SHELL is missing"},
+		{"completion tcsh", "", "bash, zsh, fish or powershell"},
+
+		// Arguments.
+		{"list", "", "services is missing"},
+		{"list nodes", "", `expected "services", not "nodes"`},
+		{"get service", "", "NAME is missing"},
+		{"get service a b", "", `unexpected argument "b"`},
+		{"register service", "", "JSON is missing"},
+		{"register service {", "", "JSON"},
+		{`register service {"name":"x"}`, "", "Nodes"},
+		{"deregister service []", "", "expected"},
+		{"call", "", "SERVICE is missing"},
+		{"query greeter", "", "METHOD is missing"},
+		{"call greeter Say.Hello {", "", "no JSON"},
+		{"call greeter Say.Hello --address=nowhere", "", "--address"},
+		{"call greeter Say.Hello --timeout=0s", "", "--timeout"},
+		{"health", "", "SERVICE is missing"},
+		{"stats", "", "SERVICE is missing"},
+		{"publish", "", "TOPIC is missing"},
+		{"publish t b --header=x", "", "name=value"},
+		{"publish t b --header=a:b=x", "", "name=value"},
+		{"subscribe", "", "TOPIC is missing"},
+		{"watch nodes", "", `expected "services"`},
+		{"version now", "", `unexpected argument "now"`},
+
+		// Flags.
+		{"--foo sidecar", "", "unknown flag --foo"},
+		{"sidecar --server-name=x", "", "unknown flag --server-name (did you mean --server_name?)"},
+		{"sidecar -registry=consul", "", "unknown flag -registry (did you mean --registry?)"},
+		{"sidecar --registy=consul", "", "did you mean --registry?"},
+		{"sidecar --handler", "", "--handler needs a value"},
+		{"sidecar --enable_stats=perhaps", "", "true or false"},
+		{"sidecar --handler=soap", "", "rpc or proxy"},
+		{"sidecar --selector=best", "", "p2c or random"},
+		{"sidecar --log_level=loud", "", "debug, info, warn or error"},
+		{"sidecar --log_format=xml", "", "text or json"},
+		{"list services --output=xml", "", "text or json"},
+		{"list services --proxy_address=8081", "", "--proxy_address"},
+		{"list services --proxy_address=ftp://x", "", "http or https URL"},
+		{"list services --proxy_address=http://u:p@x", "", "without user"},
+		{"sidecar --address=8081", "", "HOST:PORT"},
+		{"sidecar --address=127.0.0.1:70000", "", "HOST:PORT"},
+		{"sidecar --address=127.0.0.1:8081,::1", "", "HOST:PORT"},
+		{"sidecar --sidecar_address=x", "", "--sidecar_address"},
+		{"sidecar --engine_address=localhost", "", "HOST:PORT"},
+		{"sidecar --registry=etcd", "", "which knows consul, embedded"},
+		{"sidecar --broker=rabbitmq", "", "which knows embedded, http"},
+		{"sidecar --broker_address=127.0.0.1:4222", "", "needs --broker"},
+		{"sidecar --registry_address=127.0.0.1:x", "", "HOST:PORT or a URL"},
+		{"sidecar --client_request_timeout=5", "", "a duration such as"},
+		{"sidecar --client_request_timeout=0s", "", "longer than zero"},
+		{"sidecar --client_request_timeout=-1s", "", "not a negative one"},
+		{"sidecar --client_retries=-1", "", "a number from 0"},
+		{"sidecar --client_pool_size=0", "", "a number from 1"},
+		{"sidecar --max_body_size=4XB", "", "a size"},
+		{"sidecar --max_body_size=0", "", "a size"},
+		{"sidecar --max_body_size=9999999999999999999", "", "a size"},
+		{"sidecar --shutdown_grace=0s", "", "longer than zero"},
+		{"sidecar --drain_delay=10s --shutdown_grace=10s", "", "not shorter than shutdown_grace"},
+		{"sidecar --cors=example.com", "", "an origin such as"},
+		{"sidecar --cors=https://example.com/path", "", "an origin such as"},
+		{"sidecar --allowed_hosts=example.com:80", "", "without a port"},
+		{"sidecar --config=/nonexistent/micro.yaml", "", "no such file"},
+
+		// The application.
+		{"sidecar --server_name=foo", "", "--server_name needs --server_address"},
+		{"sidecar --server_address=127.0.0.1:9090", "", "--server_address needs --server_name"},
+		{"sidecar --server_version=1", "", "--server_version needs --server_name"},
+		{"sidecar --server_name=foo --server_address=127.0.0.1", "", "HOST:PORT"},
+		{"sidecar --server_name=foo --server_address=:9090", "", "HOST:PORT"},
+		{"sidecar --server_name=foo --server_address=127.0.0.1:0", "", "HOST:PORT"},
+		{"sidecar --server_name=foo --server_address=127.0.0.1:1 --server_metadata=x", "", "key=value"},
+		{"sidecar --healthcheck_url=127.0.0.1:9090/health", "", "http or https URL"},
+		{"sidecar --healthcheck_url=http://127.0.0.1:0/", "", "http or https URL"},
+		{"sidecar --healthcheck_interval=0s", "", "longer than zero"},
+		{"sidecar --healthcheck_timeout=x", "", "a duration such as"},
+		{"sidecar --healthcheck_fall=0", "", "a number from 1"},
+		{"sidecar --healthcheck_rise=1.5", "", "a number from 1"},
+		{"sidecar --register_ttl=0", "", "a number of seconds"},
+		{"sidecar --register_ttl=500ms", "", "a number of seconds"},
+		{"sidecar --register_ttl=10 --register_interval=10", "", "not shorter than register_ttl"},
+		{"register service {} --ttl=10", "", "--ttl"},
+
+		// What this version lacks is refused, not ignored.
+		{"--enable_tls sidecar", "", "--enable_tls is not in this version yet"},
+		{"sidecar --enable_acme --acme_hosts=example.com", "", "--enable_acme is not in this version yet"},
+		{"sidecar --auth_token_file=tokens", "", "--auth_token_file is not in this version yet"},
+		{"sidecar --subscribe topic=a,path=/b", "", "--subscribe is not in this version yet"},
+		{"list services --token_file=token", "", "--token_file is not in this version yet"},
+		{"sidecar", "MICRO_ENABLE_TLS=true", "MICRO_ENABLE_TLS: --enable_tls is not in this version yet"},
+		{"list services", "MICRO_CA_FILE=ca.pem", "--ca_file is not in this version yet"},
+
+		// Environment and file name themselves.
+		{"sidecar", "MICRO_REGISTER_TTL=soon", "MICRO_REGISTER_TTL: \"soon\""},
+		{"sidecar", "MICRO_SIDECAR_HANDLER=soap", "MICRO_SIDECAR_HANDLER: \"soap\""},
+		{"sidecar", "MICRO_SIDECAR_SERVER_NAME=foo", "MICRO_SIDECAR_SERVER_NAME needs --server_address"},
+		{"sidecar --register_ttl=5", "MICRO_REGISTER_TTL=soon", "MICRO_REGISTER_TTL"},
+		{"sidecar", "MICRO_CONFIG=/nonexistent/micro.yaml", "no such file"},
+		{"sidecar --config=" + file("handler: rpc\nhandlr: proxy\n"), "", ":2: unknown setting \"handlr\" (did you mean handler?)"},
+		{"sidecar --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
+		{"list services --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
+		{"sidecar --config=" + file("enable_tls: true\n"), "", ":1: enable_tls is not in this version yet"},
+		{"sidecar --config=" + file("config: other.yaml\n"), "", ":1: unknown setting \"config\""},
+		{"sidecar --config=" + file("ttl: 5s\n"), "", ":1: unknown setting \"ttl\""},
+		{"sidecar --config=" + file("handler: [\n"), "", "micro.yaml:"},
+		{"sidecar --config=" + t.TempDir(), "", "is a directory"},
+	}
+	for _, test := range tests {
+		t.Run(test.line+" "+test.env, func(t *testing.T) {
+			got := micro(t, someDrivers(t), []string{test.env}, strings.Fields(test.line)...)
+			if got.status != exitUsage {
+				t.Errorf("exit status %d, want %d", got.status, exitUsage)
+			}
+			if got.out != "" {
+				t.Errorf("stdout has %q", got.out)
+			}
+			if !strings.HasPrefix(got.err, "micro: ") || strings.Count(got.err, "\n") != 1 || !strings.HasSuffix(got.err, "\n") {
+				t.Errorf("stderr is not one line: %q", got.err)
+			}
+			if !strings.Contains(got.err, test.want) {
+				t.Errorf("stderr is %q, want %q in it", got.err, test.want)
+			}
+		})
+	}
+}
+
+// An argument that is there but empty is as good as missing.
+func TestEmptyArgument(t *testing.T) {
+	got := micro(t, someDrivers(t), nil, "get", "service", "")
+	if got.status != exitUsage || !strings.Contains(got.err, "NAME is missing") {
+		t.Errorf("status %d, stderr %q", got.status, got.err)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	tests := []struct {
+		args []string
+		want []string
+		not  string
+	}{
+		{[]string{"--help"}, []string{"sidecar", "publish TOPIC", "MICRO_NAME"}, "--register_ttl"},
+		{[]string{"help"}, []string{"sidecar", "publish TOPIC"}, "--register_ttl"},
+		{[]string{"sidecar", "--help"}, []string{"--register_ttl SECONDS", "[90]", "The application:"}, "--proxy_address"},
+		{[]string{"call", "-h"}, []string{"--address HOST:PORT", "the node to call", "--proxy_address"}, "--healthcheck_url"},
+		{[]string{"help", "subscribe"}, []string{"--queue NAME", "base64"}, "--healthcheck_url"},
+		{[]string{"registry", "--help"}, []string{"list services"}, "--registry"},
+	}
+	for _, test := range tests {
+		got := micro(t, someDrivers(t), nil, test.args...)
+		if got.status != exitOK || got.err != "" {
+			t.Errorf("%v: status %d, stderr %q", test.args, got.status, got.err)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(got.out, want) {
+				t.Errorf("%v: %q is not in the help:\n%s", test.args, want, got.out)
+			}
+		}
+		if strings.Contains(got.out, test.not) {
+			t.Errorf("%v: %q is in the help", test.args, test.not)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, arg := range []string{"version", "--version"} {
+		got := micro(t, someDrivers(t), nil, arg)
+		if got.status != exitOK || !strings.HasPrefix(got.out, "micro "+version+" ") || got.err != "" {
+			t.Errorf("%s: %+v", arg, got)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		got := micro(t, someDrivers(t), nil, "completion", shell)
+		if got.status != exitOK || !strings.Contains(got.out, "micro") || got.err != "" {
+			t.Errorf("%s: status %d, stderr %q, %d bytes", shell, got.status, got.err, len(got.out))
+		}
+	}
+	got := micro(t, someDrivers(t), nil, "__complete", "sidecar", "--handler", "")
+	if !strings.Contains(got.out, "proxy") {
+		t.Errorf("values of --handler are not completed: %q", got.out)
+	}
+}

@@ -1,0 +1,120 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/micro/sidecar/registry"
+)
+
+// Announce registers s and renews it each interval, so that it is gone ttl
+// after this process has died; when the engine has lost it, at once. It
+// returns when ctx ends, without deregistering: [Discovery.Withdraw] does
+// that. A failed registration is logged once and tried again soon.
+func (d *Discovery) Announce(ctx context.Context, s registry.Service, ttl, interval time.Duration) {
+	hint := make(chan struct{}, 1)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tasks.Go(func() {
+		d.hints(ctx, s.Name, func(ev registry.Event) {
+			if ev.Name == "" || ev.Name == s.Name {
+				select {
+				case hint <- struct{}{}:
+				default:
+				}
+			}
+		})
+	})
+
+	failing := false
+	for ctx.Err() == nil {
+		err := d.announceOnce(ctx, s, ttl)
+		wait := jitter(interval)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !failing {
+				d.log.Warn("application could not be registered; trying on", "service", s.Name, "error", err)
+			}
+			failing, wait = true, min(jitter(retry), interval)
+		case failing:
+			failing = false
+			d.log.Info("application registered again", "service", s.Name)
+		}
+		d.awaitRenewal(ctx, s, wait, hint)
+	}
+}
+
+// announceOnce registers with a deadline of its own: a hanging engine must not
+// cost the next try.
+func (d *Discovery) announceOnce(ctx context.Context, s registry.Service, ttl time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return d.Register(ctx, s, ttl)
+}
+
+// awaitRenewal returns when it is time to register again: after wait, or when
+// a hint turns out to mean that the engine no longer has s.
+func (d *Discovery) awaitRenewal(ctx context.Context, s registry.Service, wait time.Duration, hint <-chan struct{}) {
+	due := time.NewTimer(wait)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due.C:
+			return
+		case <-hint:
+			now, err := d.reg.Get(ctx, s.Name)
+			if err == nil && !holds(now, s) || errors.Is(err, registry.ErrNotFound) {
+				return
+			}
+		}
+	}
+}
+
+// holds reports whether every node of s is among versions.
+func holds(versions []registry.Service, s registry.Service) bool {
+	for _, n := range s.Nodes {
+		found := slices.ContainsFunc(versions, func(v registry.Service) bool {
+			return slices.ContainsFunc(v.Nodes, func(o registry.Node) bool { return o.ID == n.ID })
+		})
+		if !found {
+			return false
+		}
+	}
+	return true
+}
+
+// Register registers s at the engine; when it returns, look-ups here see it.
+func (d *Discovery) Register(ctx context.Context, s registry.Service, ttl time.Duration) error {
+	if err := d.reg.Register(ctx, s, ttl); err != nil {
+		return err
+	}
+	d.settle(ctx, s.Name)
+	return nil
+}
+
+// Withdraw removes the nodes of s from the engine; when it returns, look-ups
+// here no longer answer them.
+func (d *Discovery) Withdraw(ctx context.Context, s registry.Service) error {
+	if err := d.reg.Deregister(ctx, s); err != nil {
+		return err
+	}
+	d.settle(ctx, s.Name)
+	return nil
+}
+
+// settle makes the snapshot catch up, when there is one. A read that fails is
+// tried again by itself.
+func (d *Discovery) settle(ctx context.Context, name string) {
+	if _, known := (*d.known.Load())[name]; known {
+		_, _ = d.Refresh(ctx, name)
+	}
+}

@@ -1,0 +1,208 @@
+// Package discovery keeps what requests need to know of the registry: an
+// immutable snapshot of every service in use, renewed by the engine's watch.
+// Once a service is known, [Discovery.Lookup] is one atomic load and one map
+// look-up; an engine that is away leaves the last good picture in place. It
+// also keeps the application's own registration alive. It does not choose
+// among nodes (package balance) and knows no engine.
+package discovery
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/micro/sidecar/registry"
+)
+
+const (
+	// readTimeout bounds one question to the engine.
+	readTimeout = 5 * time.Second
+	// maxReads bounds the questions under way, so that requests for names that
+	// do not exist cannot flood the engine.
+	maxReads = 32
+	// resync is how often everything in use is read again, in case a watch
+	// stopped without saying so.
+	resync = 30 * time.Second
+	// retry is the pause after a watch broke or a read failed.
+	retry = 500 * time.Millisecond
+)
+
+// Discovery answers look-ups from snapshots. Create it with [New] and keep
+// [Discovery.Run] running; all methods are safe for concurrent use.
+type Discovery struct {
+	reg   registry.Registry
+	log   *slog.Logger
+	ctx   context.Context // ends with Close: reads and watches end with it
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+	reads chan struct{}
+
+	// known is replaced, never changed: requests read it without a lock.
+	known atomic.Pointer[map[string]*entry]
+	// mu guards entries and the replacement of known. An entry's own lock is
+	// taken after it, never before.
+	mu      sync.Mutex
+	entries map[string]*entry
+	closed  bool
+}
+
+// New makes a Discovery over reg.
+func New(reg registry.Registry, log *slog.Logger) *Discovery {
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Discovery{
+		reg: reg, log: log, ctx: ctx, stop: stop,
+		reads:   make(chan struct{}, maxReads),
+		entries: map[string]*entry{},
+	}
+	d.known.Store(&map[string]*entry{})
+	return d
+}
+
+// Close ends all reads and watches and waits for them.
+func (d *Discovery) Close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.stop()
+	d.tasks.Wait()
+}
+
+// Lookup returns the present snapshot of a service. A service that is not
+// known yet is asked for at the engine, each time anew, so that one that was
+// registered a moment ago is found; the error is then [registry.ErrNotFound]
+// or says why the engine could not be asked.
+func (d *Discovery) Lookup(ctx context.Context, name string) (*Service, error) {
+	if e, ok := (*d.known.Load())[name]; ok {
+		if s := e.service.Load(); s != nil {
+			return s, nil
+		}
+	}
+	return d.Refresh(ctx, name)
+}
+
+// Refresh reads a service from the engine, updates its snapshot and returns
+// it. The read begins after the call; callers at the same time share one.
+func (d *Discovery) Refresh(ctx context.Context, name string) (*Service, error) {
+	r, err := d.read(name)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-r.done:
+		return r.service, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// read asks for a read of name that has not begun yet.
+func (d *Discovery) read(name string) (*read, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errors.New("discovery closed")
+	}
+	e := d.entries[name]
+	if e == nil {
+		e = &entry{d: d, name: name}
+		d.entries[name] = e
+	}
+	return e.ask(), nil
+}
+
+// Run watches the engine until ctx ends. It never fails: what breaks is begun
+// again.
+func (d *Discovery) Run(ctx context.Context) {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	if _, ok := d.reg.(registry.NameWatcher); !ok {
+		watching.Go(func() { d.hints(ctx, "", d.changed) })
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(jitter(resync)):
+			d.changed(registry.Event{})
+		}
+	}
+}
+
+// hints keeps the engine's watch alive until ctx or the Discovery ends: the
+// watch of one service where the engine has that, else the watch of all.
+func (d *Discovery) hints(ctx context.Context, name string, note func(registry.Event)) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.ctx, cancel)()
+	watch := d.reg.Watch
+	if w, ok := d.reg.(registry.NameWatcher); ok && name != "" {
+		watch = func(ctx context.Context, f func(registry.Event)) error { return w.WatchName(ctx, name, f) }
+	}
+	for ctx.Err() == nil {
+		err := watch(ctx, note)
+		if ctx.Err() != nil {
+			return
+		}
+		d.log.Warn("registry watch broke; starting it again", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(jitter(retry)):
+		}
+	}
+}
+
+// changed reads again what an event is about and somebody uses.
+func (d *Discovery) changed(ev registry.Event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	if ev.Name != "" {
+		if e := d.entries[ev.Name]; e != nil {
+			e.ask()
+		}
+		return
+	}
+	for _, e := range d.entries {
+		e.ask()
+	}
+}
+
+// publish makes e visible to requests; d.mu is held.
+func (d *Discovery) publish(e *entry) {
+	if (*d.known.Load())[e.name] == e {
+		return
+	}
+	m := maps.Clone(*d.known.Load())
+	m[e.name] = e
+	d.known.Store(&m)
+	if _, ok := d.reg.(registry.NameWatcher); ok {
+		ctx, cancel := context.WithCancel(d.ctx)
+		e.unwatch = cancel
+		d.tasks.Go(func() { d.hints(ctx, e.name, d.changed) })
+	}
+}
+
+// forget removes e, which the engine does not know; d.mu is held.
+func (d *Discovery) forget(e *entry) {
+	delete(d.entries, e.name)
+	if (*d.known.Load())[e.name] == e {
+		m := maps.Clone(*d.known.Load())
+		delete(m, e.name)
+		d.known.Store(&m)
+	}
+	if e.unwatch != nil {
+		e.unwatch()
+	}
+}
+
+// jitter spreads d by a fifth to either side.
+func jitter(d time.Duration) time.Duration {
+	return d - d/5 + time.Duration(rand.Int64N(int64(2*d/5)+1))
+}

@@ -1,0 +1,37 @@
+package discovery
+
+import (
+	"sync/atomic"
+
+	"github.com/micro/sidecar/registry"
+)
+
+// Node is a node in use. While a node's id, address and metadata stay as they
+// are, every snapshot holds the same *Node, so what is measured about it lasts.
+type Node struct {
+	registry.Node
+	// Version is the version of the service that the node runs.
+	Version string
+	// Addr is Node.HostPort(), made once.
+	Addr string
+	// Load is what balancing knows about the node.
+	Load Load
+}
+
+// Load is the state of a node that the balancer reads and writes. All of it
+// is atomic; the zero value is a node without history.
+type Load struct {
+	// InFlight is the number of requests that the node is answering now.
+	InFlight atomic.Int64
+	// Latency is a moving average in nanoseconds, 0 when nothing was measured.
+	Latency atomic.Int64
+	// Measured is when Latency last changed, in nanoseconds since 1970.
+	Measured atomic.Int64
+}
+
+// Service is an immutable snapshot of a service: all nodes of all versions,
+// sorted by id.
+type Service struct {
+	Name  string
+	Nodes []*Node
+}

@@ -1,0 +1,105 @@
+package health
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func server(t *testing.T, status func(n int) int) (*httptest.Server, *atomic.Int64) {
+	var probes atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(status(int(probes.Add(1))))
+	}))
+	t.Cleanup(s.Close)
+	return s, &probes
+}
+
+func TestProbe(t *testing.T) {
+	for _, status := range []int{200, 204, 302, 404, 500, 503} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			s, _ := server(t, func(int) int { return status })
+			r := New(Check{URL: s.URL, Timeout: time.Second}).Probe(t.Context())
+			if r.Status != status || (r.Err == nil) != (status == 200) {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+}
+
+func TestProbeWithoutAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts, says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := New(Check{URL: "http://" + l.Addr().String(), Timeout: 50 * time.Millisecond})
+	if r := p.Probe(t.Context()); r.Err == nil || r.Status != 0 {
+		t.Errorf("a silent application: %+v", r)
+	}
+	l.Close()
+	if r := p.Probe(t.Context()); r.Err == nil || r.Status != 0 {
+		t.Errorf("a dead application: %+v", r)
+	}
+}
+
+// Each probe connects anew, so that a dead listener with a live connection
+// does not pass.
+func TestProbeUsesFreshConnections(t *testing.T) {
+	var mu sync.Mutex
+	peers := map[string]bool{}
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		peers[r.RemoteAddr] = true
+		mu.Unlock()
+	}))
+	defer s.Close()
+	p := New(Check{URL: s.URL, Timeout: time.Second})
+	for range 3 {
+		if r := p.Probe(t.Context()); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	if len(peers) != 3 {
+		t.Errorf("3 probes used %d connections", len(peers))
+	}
+}
+
+func TestThresholds(t *testing.T) {
+	// ok: up at once; 2 bad of fall 3: stays; 3 bad: down; 1 good of rise 2, bad,
+	// then 2 good: up.
+	script := "1" + "001" + "000" + "10" + "11"
+	s, probes := server(t, func(n int) int {
+		if n <= len(script) && script[n-1] == '0' {
+			return 500
+		}
+		return 200
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type event struct {
+		healthy bool
+		probe   int64
+	}
+	var events []event
+	p := New(Check{URL: s.URL, Timeout: time.Second, Interval: time.Millisecond, Fall: 3, Rise: 2})
+	p.Run(ctx, func(healthy bool, _ Result) {
+		events = append(events, event{healthy, probes.Load()})
+		if len(events) == 3 {
+			cancel()
+		}
+	})
+	want := []event{{true, 1}, {false, 7}, {true, 11}}
+	if fmt.Sprint(events) != fmt.Sprint(want) {
+		t.Errorf("got %v, want %v", events, want)
+	}
+}

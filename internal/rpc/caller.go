@@ -1,0 +1,146 @@
+// Package rpc answers remote procedure calls: POST /[service]/[method] and
+// POST /rpc, and makes them for the command line. It owns what such a request
+// may look like and its total timeout; which nodes there are, which one is
+// taken, how it is called and how errors are written is its collaborators'.
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/registry"
+)
+
+// Resolver answers which nodes a service has; an unknown one is
+// registry.ErrNotFound.
+type Resolver interface {
+	Lookup(ctx context.Context, name string) (*discovery.Service, error)
+}
+
+// Caller makes calls. Its fields are set before first use and not changed; it
+// is safe for concurrent use.
+type Caller struct {
+	Resolver  Resolver
+	Balancer  *balance.Balancer
+	Transport *transport.Client
+	// Timeout bounds a call in total, all tries and the look-up included.
+	Timeout time.Duration
+	// AnyAddress allows calls to an address that no node of the service has.
+	AnyAddress bool
+}
+
+// Request is one call.
+type Request struct {
+	// Service is the full name; Method as in "Say.Hello".
+	Service, Method string
+	// Address is the "host:port" of the only node that may answer; "" leaves
+	// the choice to the balancer.
+	Address string
+	// ContentType, Header and Body as in transport.Call.
+	ContentType string
+	Header      httpmsg.Header
+	Body        []byte
+	// Timeout shortens the caller's when it is positive.
+	Timeout time.Duration
+}
+
+// Call makes the call and returns the result. Errors are *httpmsg.Error for
+// what the request asks in vain (404 no such service, 503 no node of it, 403 an
+// address that is none of its nodes'), what the resolver gave, and those of
+// transport.Client.Call; context.DeadlineExceeded is in them when the call ran
+// out of time.
+func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout(r.Timeout))
+	defer cancel()
+	service, err := c.service(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	call := transport.Call{
+		Service: r.Service, Method: r.Method,
+		ContentType: r.ContentType, Header: r.Header, Body: r.Body,
+	}
+	var result []byte
+	err = c.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
+		begun := time.Now()
+		var err error
+		result, err = c.Transport.Call(ctx, n.Node, call)
+		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
+			// How soon a node fails is no praise; that it let the time run
+			// out is to its account.
+			return 0, err
+		}
+		return time.Since(begun), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+// timeout returns the caller's timeout, or the request's when that is shorter.
+func (c *Caller) timeout(asked time.Duration) time.Duration {
+	if asked > 0 && asked < c.Timeout {
+		return asked
+	}
+	return c.Timeout
+}
+
+// service returns the nodes that may be called.
+func (c *Caller) service(ctx context.Context, r Request) (*discovery.Service, error) {
+	if r.Address != "" {
+		return c.at(ctx, r)
+	}
+	return c.lookup(ctx, r.Service)
+}
+
+func (c *Caller) lookup(ctx context.Context, name string) (*discovery.Service, error) {
+	s, err := c.Resolver.Lookup(ctx, name)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return nil, httpmsg.Errorf(http.StatusNotFound, "service %s not found", name)
+	case err != nil:
+		return nil, fmt.Errorf("look up service %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// at returns the one node at the request's address: the registered one, whose
+// metadata says how it is called, else one of which nothing is known.
+func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) {
+	host, port, err := net.SplitHostPort(r.Address)
+	number, perr := strconv.ParseUint(port, 10, 16)
+	if err != nil || perr != nil || host == "" || number == 0 {
+		return nil, httpmsg.Errorf(http.StatusBadRequest, "address %q is not of the form host:port", r.Address)
+	}
+	addr := net.JoinHostPort(host, strconv.FormatUint(number, 10))
+	s, err := c.lookup(ctx, r.Service)
+	if s != nil {
+		for i, n := range s.Nodes {
+			if n.Addr == addr {
+				return &discovery.Service{Name: s.Name, Nodes: s.Nodes[i : i+1]}, nil
+			}
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, err
+	case c.AnyAddress:
+		// The address is all that is needed: an engine that is away, or does
+		// not know the service, does not stand in the way.
+		node := registry.Node{ID: addr, Address: host, Port: int(number)}
+		return &discovery.Service{Name: r.Service, Nodes: []*discovery.Node{{Node: node, Addr: addr}}}, nil
+	case err != nil:
+		return nil, err
+	}
+	return nil, httpmsg.Errorf(http.StatusForbidden, "address %s is not a registered node of service %s, and no other may be called (--rpc_any_address)", r.Address, r.Service)
+}

@@ -1,0 +1,143 @@
+// Package server owns the listeners: it binds them, brings requests to the
+// handlers through net/http, and drains them at the end. It knows nothing of
+// what the handlers do.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// headTimeout bounds the reading of a request's head, idleTimeout the wait
+	// for the next request on a connection.
+	headTimeout = 10 * time.Second
+	idleTimeout = 2 * time.Minute
+	// maxHead is the largest request head in bytes.
+	maxHead = 64 << 10
+)
+
+// Server serves one set of routes on its listeners. Bind it first; it answers
+// from [Server.Start] on.
+type Server struct {
+	listeners []net.Listener
+	entrance  *entrance
+	http      *http.Server
+	base      context.Context // of all requests
+	cut       context.CancelFunc
+	serving   sync.WaitGroup
+	failed    chan error
+}
+
+// Bind opens the listeners. The first address must be had; a further one may
+// be missing when the machine lacks its address family, or when it was only
+// there because the port was free on the other one.
+func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, error) {
+	s := &Server{failed: make(chan error, len(addresses))}
+	var config net.ListenConfig
+	for i, address := range addresses {
+		if i > 0 {
+			address = samePort(address, s.listeners[0].Addr())
+		}
+		l, err := config.Listen(ctx, "tcp", address)
+		switch {
+		case err == nil:
+			s.listeners = append(s.listeners, l)
+		case i > 0:
+			log.Debug("address left out", "address", address, "error", err)
+		case errors.Is(err, syscall.EADDRINUSE):
+			return nil, fmt.Errorf("%s is in use by another program; choose another with --address", address)
+		default:
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		}
+	}
+	return s, nil
+}
+
+// samePort replaces port 0 by the one the system gave to the first listener.
+func samePort(address string, first net.Addr) string {
+	host, port, err := net.SplitHostPort(address)
+	if tcp, ok := first.(*net.TCPAddr); ok && err == nil && port == "0" {
+		return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
+	}
+	return address
+}
+
+// Addresses are what the listeners are bound to.
+func (s *Server) Addresses() []string {
+	out := make([]string, len(s.listeners))
+	for i, l := range s.listeners {
+		out[i] = l.Addr().String()
+	}
+	return out
+}
+
+// Loopback reports whether all listeners are on loopback.
+func (s *Server) Loopback() bool {
+	for _, l := range s.listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
+			return false
+		}
+	}
+	return true
+}
+
+// Start serves routes; count is told the status of every answer.
+func (s *Server) Start(routes Routes, count func(status int), log *slog.Logger) {
+	s.entrance = &entrance{count: count, log: log}
+	s.Switch(routes)
+	s.base, s.cut = context.WithCancel(context.Background())
+	s.http = &http.Server{
+		Handler:           s.entrance,
+		ReadHeaderTimeout: headTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHead,
+		BaseContext:       func(net.Listener) context.Context { return s.base },
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	for _, l := range s.listeners {
+		s.serving.Go(func() {
+			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				s.failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
+			}
+		})
+	}
+}
+
+// Switch replaces the routes; requests under way keep the old ones.
+func (s *Server) Switch(routes Routes) { s.entrance.routes.Store(&routes) }
+
+// Failed yields the error of a listener that broke.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Drain closes the listeners and waits for the requests in flight; upgraded
+// connections are left alone. A request that is still there when ctx ends is
+// cut off, and that is an error.
+func (s *Server) Drain(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("requests were cut off at the deadline: %w", err)
+	}
+	s.serving.Wait()
+	return err
+}
+
+// Finish waits until ctx ends for upgraded connections and then cuts whatever
+// is left.
+func (s *Server) Finish(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() { s.entrance.active.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	s.cut()
+	return s.http.Close()
+}

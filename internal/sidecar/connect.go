@@ -1,0 +1,207 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/registry"
+)
+
+// consulPatience is how long a Consul agent may take to answer before the
+// default choice falls on the embedded engine.
+const consulPatience = 500 * time.Millisecond
+
+// NoBroker as Engines.Broker opens a registry alone.
+const NoBroker = "none"
+
+// Connection holds the engines that were opened.
+type Connection struct {
+	Registry     registry.Registry
+	RegistryName string
+	Broker       broker.Broker // nil with NoBroker
+	BrokerName   string
+	// Why is a sentence about how the registry came to be chosen.
+	Why string
+	// Defaulted: nobody named a registry and no Consul agent answered.
+	Defaulted bool
+
+	engine lazyEngine
+}
+
+// Connect opens the engines that e names, or those of the default choice.
+func Connect(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (*Connection, error) {
+	c := &Connection{RegistryName: e.Registry, BrokerName: e.Broker, Why: "it was asked for"}
+	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Log: log}
+	if err := c.openRegistry(ctx, e, d, log); err != nil {
+		return nil, errors.Join(fmt.Errorf("registry %s: %w", c.RegistryName, err), c.Close(ctx))
+	}
+	if err := c.openBroker(ctx, e, d, log); err != nil {
+		return nil, errors.Join(fmt.Errorf("broker %s: %w", c.BrokerName, err), c.Close(ctx))
+	}
+	return c, nil
+}
+
+// openRegistry opens the registry that was named, or chooses one.
+func (c *Connection) openRegistry(ctx context.Context, e Engines, d Drivers, log *slog.Logger) error {
+	if c.RegistryName == "" {
+		if reg := probeConsul(ctx, d, log); reg != nil {
+			c.Registry, c.RegistryName = reg, "consul"
+			c.Why = "a Consul agent answers at " + consulAddress()
+			return nil
+		}
+		c.RegistryName, c.Defaulted = "embedded", true
+		c.Why = "no Consul agent answers at " + consulAddress()
+	}
+	address, err := parseAddress(c.RegistryName, e.RegistryAddress)
+	if err != nil {
+		return err
+	}
+	open, ok := d.Registries[c.RegistryName]
+	if !ok {
+		return errors.New("not in this build")
+	}
+	c.Registry, err = open(ctx, Env{Address: address, Engine: c.engine.get, MaxBodySize: e.MaxBodySize, Log: log})
+	return err
+}
+
+// openBroker opens the broker that was named, or the one that goes with the
+// registry: the engine's own, else go-micro's http broker.
+func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *slog.Logger) error {
+	switch c.BrokerName {
+	case NoBroker:
+		return nil
+	case "":
+		c.BrokerName = "http"
+		if c.RegistryName == "embedded" || c.RegistryName == "nats" {
+			c.BrokerName = c.RegistryName
+		}
+	}
+	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
+	if err != nil {
+		return err
+	}
+	open, ok := d.Brokers[c.BrokerName]
+	if !ok {
+		return errors.New("not in this build")
+	}
+	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, Log: log})
+	return err
+}
+
+// Ping says which engine cannot be reached, or nil.
+func (c *Connection) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if p, ok := c.Registry.(registry.Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			return fmt.Errorf("registry %s: %w", c.RegistryName, err)
+		}
+	}
+	if p, ok := c.Broker.(broker.Pinger); ok {
+		if err := p.Ping(ctx); err != nil {
+			return fmt.Errorf("broker %s: %w", c.BrokerName, err)
+		}
+	}
+	return nil
+}
+
+// Close frees the engines; an embedded one that is hosted here is handed over.
+func (c *Connection) Close(ctx context.Context) error {
+	var errs []error
+	if c.Broker != nil {
+		errs = append(errs, c.Broker.Close())
+	}
+	if closer, ok := c.Registry.(io.Closer); ok {
+		errs = append(errs, closer.Close())
+	}
+	return errors.Join(append(errs, c.engine.close(ctx))...)
+}
+
+// lazyEngine opens the embedded engine when the first driver asks for it.
+type lazyEngine struct {
+	options engine.Options
+	mu      sync.Mutex
+	open    *engine.Engine
+}
+
+func (l *lazyEngine) get(ctx context.Context) (*engine.Engine, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil {
+		return l.open, nil
+	}
+	e, err := engine.Open(ctx, l.options)
+	if err != nil {
+		return nil, err
+	}
+	l.open = e
+	return e, nil
+}
+
+func (l *lazyEngine) close(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		return nil
+	}
+	return l.open.Close(ctx)
+}
+
+// parseAddress makes a URL of what --registry_address or --broker_address say:
+// nil for nothing, name://text for what is no URL.
+func parseAddress(name, text string) (*url.URL, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if !strings.Contains(text, "://") {
+		text = name + "://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("address: %w", err)
+	}
+	return u, nil
+}
+
+// probeConsul returns a registry on the Consul agent of this machine, or nil
+// when none answers in time.
+func probeConsul(ctx context.Context, d Drivers, log *slog.Logger) registry.Registry {
+	open, ok := d.Registries["consul"]
+	if !ok {
+		return nil
+	}
+	reg, err := open(ctx, Env{Log: log})
+	if err != nil {
+		log.Warn("Consul's settings in the environment are not usable", "error", err)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, consulPatience)
+	defer cancel()
+	if p, ok := reg.(registry.Pinger); ok && p.Ping(ctx) == nil {
+		return reg
+	}
+	closeIf(reg)
+	return nil
+}
+
+// closeIf closes a registry that was only asked whether it is there.
+func closeIf(reg registry.Registry) {
+	if closer, ok := reg.(io.Closer); ok {
+		_ = closer.Close() // nothing was written through it
+	}
+}
+
+func consulAddress() string {
+	return cmp.Or(os.Getenv("CONSUL_HTTP_ADDR"), "127.0.0.1:8500")
+}

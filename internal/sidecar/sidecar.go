@@ -1,0 +1,295 @@
+// Package sidecar puts the sidecar together and takes it apart again: it is
+// the only package that knows all the others, and the order in which they
+// live and die.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/micro/sidecar/internal/api"
+	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/health"
+	"github.com/micro/sidecar/internal/messaging"
+	"github.com/micro/sidecar/internal/proxy"
+	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/server"
+	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/transport"
+)
+
+// dialTimeout bounds the connecting to a node.
+const dialTimeout = 2 * time.Second
+
+// Run runs a sidecar until ctx ends or something breaks that it cannot live
+// without. Bound listeners come first, so that a port in use is told at once;
+// then engines, discovery, the real answers, and last the application. They
+// are stopped the other way round, within cfg.ShutdownGrace.
+func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	err := s.start(ctx, d)
+	if err == nil {
+		err = s.wait(ctx)
+	}
+	grace, cancel := context.WithTimeout(context.Background(), cfg.ShutdownGrace)
+	defer cancel()
+	log.Info("stopping", "grace", cfg.ShutdownGrace)
+	err = errors.Join(err, s.stop(grace))
+	log.Info("stopped")
+	return err
+}
+
+// sidecar is one that runs.
+type sidecar struct {
+	cfg   Config
+	log   *slog.Logger
+	stats *stats.Stats
+
+	// What follows is nil until start has come that far.
+	server    *server.Server
+	engines   *Connection
+	discovery *discovery.Discovery
+	transport *transport.Client
+	messaging *messaging.Messaging
+	api       *api.API
+
+	discovering, consulWatch, application task
+}
+
+// start brings everything up; what it began is stopped by stop, also when it
+// fails.
+func (s *sidecar) start(ctx context.Context, d Drivers) error {
+	if err := s.listen(ctx); err != nil {
+		return err
+	}
+	if err := s.connect(ctx, d); err != nil {
+		return err
+	}
+	s.discover()
+	if err := s.assemble(); err != nil {
+		return err
+	}
+	s.server.Switch(s.api)
+	s.log.Info("ready", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
+	if s.engines.Defaulted {
+		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	s.runApplication()
+	return nil
+}
+
+// stop takes everything down in the order that loses nothing: the application
+// is deregistered while it still serves; requests in flight have discovery and
+// engines until they end.
+func (s *sidecar) stop(ctx context.Context) error {
+	return stopAll(ctx, s.log, []part{
+		{"consul watch", s.consulWatch.stop},
+		{"application", s.application.stop},
+		{"drain delay", s.drainDelay},
+		{"listeners", s.drain},
+		{"discovery", s.stopDiscovery},
+		{"engines", s.disconnect},
+	})
+}
+
+// wait returns when ctx ends, or with the error of a listener that broke.
+func (s *sidecar) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.server.Failed():
+		return err
+	}
+}
+
+// listen binds the listeners and answers that the sidecar is starting.
+func (s *sidecar) listen(ctx context.Context) error {
+	srv, err := server.Bind(ctx, s.cfg.Addresses, s.log)
+	if err != nil {
+		return err
+	}
+	s.server = srv
+	addresses := strings.Join(srv.Addresses(), " ")
+	if srv.Loopback() {
+		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
+	} else {
+		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
+	}
+	srv.Start(starting{}, s.stats.Count, s.log)
+	return nil
+}
+
+// connect opens the engines. One that is not there yet is waited for.
+func (s *sidecar) connect(ctx context.Context, d Drivers) error {
+	for {
+		engines, err := Connect(ctx, s.cfg.Engines, d, s.log)
+		if err == nil {
+			s.engines = engines
+			s.log.Info("engines chosen", "registry", engines.RegistryName, "because", engines.Why, "broker", engines.BrokerName)
+			return nil
+		}
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		s.log.Warn("an engine does not answer; trying on", "error", err)
+	}
+}
+
+func (s *sidecar) disconnect(ctx context.Context) error {
+	if s.engines == nil {
+		return nil
+	}
+	return s.engines.Close(ctx)
+}
+
+func (s *sidecar) discover() {
+	s.discovery = discovery.New(s.engines.Registry, s.log)
+	s.discovering.begin(s.discovery.Run)
+}
+
+func (s *sidecar) stopDiscovery(ctx context.Context) error {
+	if s.discovery != nil {
+		s.discovery.Close()
+	}
+	return s.discovering.stop(ctx)
+}
+
+// assemble makes the handlers and their collaborators.
+func (s *sidecar) assemble() error {
+	pick, err := balance.New(s.cfg.Selector)
+	if err != nil {
+		return err
+	}
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	balancer := &balance.Balancer{Pick: pick, Retries: s.cfg.Retries, Safe: transport.NotSent}
+	forward := &proxy.Handler{
+		Namespace: s.cfg.Namespace,
+		Resolver:  s.discovery,
+		Balancer:  balancer,
+		Transport: s.transport,
+		Timeout:   s.cfg.RequestTimeout,
+	}
+	s.messaging = messaging.New(messaging.Options{
+		Broker:      s.engines.Broker,
+		MaxBodySize: s.cfg.MaxBodySize,
+		Log:         s.log,
+		Fail:        api.Fail,
+		// The guard has looked at the origin already.
+		OriginPatterns: []string{"*"},
+	})
+	s.api = &api.API{
+		Registry:  s.engines.Registry,
+		Discovery: s.discovery,
+		RPC: &rpc.Handler{
+			Namespace: s.cfg.Namespace,
+			Caller: &rpc.Caller{
+				Resolver:   s.discovery,
+				Balancer:   balancer,
+				Transport:  s.transport,
+				Timeout:    s.cfg.RequestTimeout,
+				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
+			},
+			Proxy:   forward,
+			MaxBody: s.cfg.MaxBodySize,
+		},
+		Proxy:          forward,
+		Messaging:      s.messaging,
+		Ready:          s.engines.Ping,
+		Stats:          s.stats,
+		ShowStats:      s.cfg.EnableStats,
+		ProxyByDefault: s.cfg.Handler == "proxy",
+		MaxBodySize:    s.cfg.MaxBodySize,
+		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+	}
+	if s.cfg.Healthcheck.URL != "" {
+		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
+	}
+	return nil
+}
+
+// runApplication registers the application, when there is one, until the
+// sidecar stops.
+func (s *sidecar) runApplication() {
+	if s.cfg.App.Name == "" {
+		return
+	}
+	warnLoopback(s.cfg.App, s.engines.RegistryName, s.log)
+	app := &application{
+		service:   newService(s.cfg.App),
+		ttl:       s.cfg.RegisterTTL,
+		interval:  s.cfg.RegisterInterval,
+		prober:    s.api.Health,
+		discovery: s.discovery,
+		log:       s.log,
+	}
+	s.application.begin(app.run)
+}
+
+// drainDelay gives callers elsewhere, who go to the application directly, time
+// to learn that it is no longer registered.
+func (s *sidecar) drainDelay(ctx context.Context) error {
+	if s.application.cancel == nil {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(s.cfg.DrainDelay):
+	}
+	return nil
+}
+
+// drain closes the listeners and lets what is under way end: requests first,
+// then WebSocket subscribers with 1001, tunnels at the deadline.
+func (s *sidecar) drain(ctx context.Context) error {
+	if s.server == nil {
+		return nil
+	}
+	if s.api == nil { // nothing but "starting" was ever answered
+		return errors.Join(s.server.Drain(ctx), s.server.Finish(ctx))
+	}
+	// Requests that do not end leave a fifth of the time for the farewells.
+	requests, cancel := share(ctx, 4, 5)
+	defer cancel()
+	var streams sync.WaitGroup
+	var stopped error
+	streams.Go(func() { stopped = s.api.Stop(ctx) })
+	drained := s.server.Drain(requests)
+	streams.Wait()
+	closed := s.messaging.Shutdown(ctx)
+	finished := s.server.Finish(ctx)
+	s.transport.Close()
+	return errors.Join(drained, stopped, closed, finished)
+}
+
+// share returns a context that ends after num/den of what is left of ctx.
+func share(ctx context.Context, num, den time.Duration) (context.Context, context.CancelFunc) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(end)*num/den)
+}
+
+// watchForConsul warns, once, when a Consul agent appears after the embedded
+// engine was chosen because there was none.
+func (s *sidecar) watchForConsul(ctx context.Context, d Drivers) {
+	const every = 10 * time.Second
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+		if reg := probeConsul(ctx, d, s.log); reg != nil {
+			s.log.Warn(fmt.Sprintf("a Consul agent answers at %s now, and the embedded engine is in use; restart, or name one with --registry", consulAddress()))
+			closeIf(reg)
+			return
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package testserver
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ConsulServer is a Consul agent in development mode: a server of its own,
+// alone, that keeps everything in memory.
+type ConsulServer struct {
+	// Addr is the host and port of its HTTP API. It stays the same.
+	Addr string
+
+	t       testing.TB
+	path    string
+	process *process // nil while it is stopped
+}
+
+// startTimeout bounds the start of a server. A loaded machine with the race
+// detector needs some seconds.
+const startTimeout = 60 * time.Second
+
+// Consul starts an agent and returns when it answers queries. It is killed
+// when the test ends. The binary is consul on PATH, or what
+// MICRO_TEST_CONSUL names, or .cache/bin/consul in the checkout.
+func Consul(t testing.TB) *ConsulServer {
+	t.Helper()
+	s := &ConsulServer{t: t, path: find(t, "consul", "MICRO_TEST_CONSUL")}
+	t.Cleanup(s.Stop)
+	var err error
+	for range 5 { // a free port may be taken before the agent binds it
+		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)[0]))
+		if err = s.start(); err == nil {
+			return s
+		}
+	}
+	t.Fatalf("start consul: %v", err)
+	return nil
+}
+
+// Stop kills the agent. With it goes everything that was registered.
+func (s *ConsulServer) Stop() {
+	if s.process != nil {
+		s.process.kill()
+		s.process = nil
+	}
+}
+
+// Restart starts an empty agent, with lower indexes, on the same address. A
+// running one is stopped first.
+func (s *ConsulServer) Restart() {
+	s.t.Helper()
+	s.Stop()
+	var err error
+	for range 5 {
+		if err = s.start(); err == nil {
+			return
+		}
+	}
+	s.t.Fatalf("restart consul: %v", err)
+}
+
+func (s *ConsulServer) start() error {
+	_, port, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		return err
+	}
+	ports := freePorts(s.t, 2)
+	cmd := exec.Command(s.path, "agent", "-dev", "-node", "test", "-log-level", "warn",
+		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-http-port", port,
+		"-server-port", strconv.Itoa(ports[0]), "-serf-lan-port", strconv.Itoa(ports[1]),
+		"-serf-wan-port", "-1", "-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1")
+	cmd.Dir = s.t.TempDir()
+	cmd.Env = append(cmd.Environ(), "CONSUL_HTTP_TOKEN=", "CONSUL_HTTP_ADDR=")
+	p, err := start(cmd)
+	if err != nil {
+		return err
+	}
+	if err := s.ready(p); err != nil {
+		p.kill()
+		return fmt.Errorf("%w; it printed:\n%s", err, p.out)
+	}
+	s.process = p
+	return nil
+}
+
+// ready waits until the agent has a leader and has registered itself.
+func (s *ConsulServer) ready(p *process) error {
+	transport := &http.Transport{DisableKeepAlives: true}
+	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
+	deadline := time.After(startTimeout)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ended:
+			return fmt.Errorf("consul ended")
+		case <-deadline:
+			return fmt.Errorf("consul did not answer within %v", startTimeout)
+		case <-tick.C:
+		}
+		response, err := client.Get("http://" + s.Addr + "/v1/health/service/consul?passing=1")
+		if err != nil {
+			continue
+		}
+		body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+		_ = response.Body.Close() // it was read
+		if err == nil && response.StatusCode == http.StatusOK && strings.Contains(string(body), `"serfHealth"`) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package testserver
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+)
+
+// process is a running child.
+type process struct {
+	child *os.Process
+	ended chan struct{} // closed when it is gone
+	out   *output
+}
+
+// start runs the command. The thread that starts it stays with it, because on
+// Linux a child is told of its parent's death when that thread dies.
+func start(cmd *exec.Cmd) (*process, error) {
+	p := &process{ended: make(chan struct{}), out: new(output)}
+	cmd.Stdout, cmd.Stderr = p.out, p.out
+	dieWithParent(cmd)
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		p.child = cmd.Process
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // how it ended is of no interest: it is killed
+			close(p.ended)
+		}
+	}()
+	return p, <-started
+}
+
+// kill ends the process without warning and returns when it is gone.
+func (p *process) kill() {
+	_ = p.child.Kill() // fails only if it is gone
+	<-p.ended
+}
+
+// output keeps the end of what a process prints.
+type output struct {
+	mu   sync.Mutex
+	tail []byte
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	const keep = 16 << 10
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.tail = append(o.tail, b...)
+	if len(o.tail) > keep {
+		o.tail = bytes.Clone(o.tail[len(o.tail)-keep:])
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.tail)
+}

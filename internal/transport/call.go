@@ -1,0 +1,168 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/registry"
+)
+
+// The content types of calls, as nodes understand them.
+const (
+	JSON     = "application/json"
+	Protobuf = "application/protobuf"
+)
+
+// Call is one remote procedure call.
+type Call struct {
+	// Service is the full name, namespace included; Method as in "Say.Hello".
+	Service, Method string
+	// ContentType is that of the body and of the result: any spelling that
+	// [MediaType] knows; "" is JSON.
+	ContentType string
+	// Header goes along as metadata, but for what belongs to the connection,
+	// to the body or to the RPC forms themselves.
+	Header httpmsg.Header
+	// Body is the argument; an empty one is {} in JSON.
+	Body []byte
+}
+
+// MediaType returns the content type that nodes understand, [JSON] or
+// [Protobuf], for a client's spelling of it, whatever its parameters. "" is
+// JSON; ok is false when it is neither.
+func MediaType(contentType string) (media string, ok bool) {
+	base, _, _ := strings.Cut(contentType, ";")
+	switch base = strings.TrimSpace(base); {
+	case base == "", strings.EqualFold(base, JSON):
+		return JSON, true
+	case strings.EqualFold(base, Protobuf), strings.EqualFold(base, "application/proto"),
+		strings.EqualFold(base, "application/x-protobuf"):
+		return Protobuf, true
+	}
+	return "", false
+}
+
+// form is how a node wants to be called; see WIRE forms in docs/rpc.md.
+type form interface {
+	// request adds the form's own fields to h and returns the body to send.
+	request(h *httpmsg.Header, media string, c Call) ([]byte, error)
+	// result finds the result, or what the service answered as an error
+	// (*ServiceError), in an answer of status 200. Any other error is nonsense.
+	result(media string, h httpmsg.Header, body []byte) ([]byte, error)
+}
+
+// formOf reads the node's metadata.
+func (c *Client) formOf(n registry.Node, service string) (form, error) {
+	switch protocol := n.Metadata["protocol"]; {
+	case protocol == "mucp":
+		return raw{stream: c.streams.Add(1)}, nil
+	case protocol == "grpc", protocol == "" && n.Metadata["server"] == "grpc":
+		return nil, httpmsg.Errorf(http.StatusNotImplemented, "service %s speaks gRPC, which this version cannot call", service)
+	case protocol == "http":
+		return nil, httpmsg.Errorf(http.StatusBadRequest, "service %s is a plain HTTP service (protocol=http): it has no RPC methods, request it by path through the proxy", service)
+	}
+	// The bare envelope is what every server understands that speaks RPC at all.
+	return bare{}, nil
+}
+
+// Call calls the node n in the form that its metadata asks for and returns the
+// result: JSON on one line as the service wrote it, or the protobuf message.
+// The deadline of ctx is told to the node.
+//
+// Errors are *[ServiceError], what the service answered; *[NodeError], also for
+// answers larger than the client's limit; and *[httpmsg.Error] for a call that
+// cannot be made: malformed JSON, an unknown content type, or a node of a kind
+// that has no such calls.
+func (c *Client) Call(ctx context.Context, n registry.Node, call Call) ([]byte, error) {
+	f, err := c.formOf(n, call.Service)
+	if err != nil {
+		return nil, err
+	}
+	media, ok := MediaType(call.ContentType)
+	if !ok {
+		return nil, httpmsg.Errorf(http.StatusUnsupportedMediaType, "content type %q is neither JSON nor protobuf", call.ContentType)
+	}
+	if media == JSON {
+		if call.Body, err = argument(call.Body); err != nil {
+			return nil, err
+		}
+	}
+	h := make(httpmsg.Header, 0, len(call.Header)+8)
+	h.Add("Accept", media)
+	h.Add("Content-Type", media)
+	if deadline, ok := ctx.Deadline(); ok {
+		h.Add("Timeout", strconv.FormatInt(max(int64(time.Until(deadline)), 1), 10))
+	}
+	body, err := f.request(&h, media, call)
+	if err != nil {
+		return nil, err
+	}
+	h = appendMetadata(h, call.Header)
+
+	addr := n.HostPort()
+	res, answer, err := c.post(ctx, addr, h, body)
+	if err != nil {
+		return nil, err
+	}
+	result, err := read(f, media, res, answer)
+	if err == nil {
+		return result, nil
+	}
+	if service := (*ServiceError)(nil); errors.As(err, &service) {
+		if service.ID == "" {
+			service.ID = call.Service
+		}
+		return nil, service
+	}
+	return nil, &NodeError{Addr: addr, Sent: true, Err: err}
+}
+
+// post makes one exchange and reads the whole answer.
+func (c *Client) post(ctx context.Context, addr string, h httpmsg.Header, body []byte) (*httpmsg.Response, []byte, error) {
+	res, err := c.Do(ctx, addr, &httpmsg.Request{
+		Method: http.MethodPost, Target: "/", Host: addr,
+		Header: h, Body: bytes.NewReader(body), Length: int64(len(body)),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		// The answer is complete or given up; how its end goes changes nothing.
+		_ = res.Body.Close()
+		if res.Conn != nil {
+			_ = res.Conn.Close()
+		}
+	}()
+	answer, err := ReadLimited(res.Body, res.Length, c.maxBody)
+	switch {
+	case err == nil:
+		return res, answer, nil
+	case errors.Is(err, ErrTooLarge):
+		return nil, nil, nonsense(addr, "answer larger than %d bytes", c.maxBody)
+	}
+	if named := (*NodeError)(nil); errors.As(err, &named) {
+		return nil, nil, err
+	}
+	return nil, nil, failed(ctx, addr, true, err)
+}
+
+// read finds the result in an answer of any status.
+func read(f form, media string, res *httpmsg.Response, body []byte) ([]byte, error) {
+	if res.Status == http.StatusOK {
+		return f.result(media, res.Header, body)
+	}
+	if e := headerError(res.Header); e != nil {
+		return nil, e
+	}
+	if e := bodyError(body); e != nil {
+		return nil, e
+	}
+	return nil, fmt.Errorf("answered with status %d: %s", res.Status, excerpt(body))
+}

@@ -1,0 +1,55 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// NodeError says that a node could not be reached, broke off, or answered
+// what makes no sense. A context that ended is found in it with errors.Is;
+// context.DeadlineExceeded is there only when it was the caller's deadline.
+type NodeError struct {
+	// Addr is the node's "host:port".
+	Addr string
+	// Sent is false only when it is certain that no byte of the request
+	// reached the node and none of its body was used up, so that another node
+	// may be sent the same request.
+	Sent bool
+	Err  error
+}
+
+// Error names the node and what was wrong with it.
+func (e *NodeError) Error() string { return fmt.Sprintf("node %s: %v", e.Addr, e.Err) }
+
+// Unwrap returns the cause.
+func (e *NodeError) Unwrap() error { return e.Err }
+
+// NotSent reports whether err is a failure after which another node may be
+// sent the request, see [NodeError].
+func NotSent(err error) bool {
+	node := (*NodeError)(nil)
+	return errors.As(err, &node) && !node.Sent
+}
+
+// failed makes the error of an exchange with a node that did not come off.
+func failed(ctx context.Context, addr string, sent bool, err error) error {
+	switch deadline, ok := ctx.Deadline(); {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case ok && !time.Now().Before(deadline):
+		// The connection's own timer ran out a moment before the context's.
+		err = context.DeadlineExceeded
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		// net's errors for a connection that took too long pass for the
+		// caller's deadline, which this was not.
+		err = errors.New(err.Error())
+	}
+	return &NodeError{Addr: addr, Sent: sent, Err: err}
+}
+
+// nonsense makes the error of a node that answered what it should not.
+func nonsense(addr, format string, args ...any) error {
+	return &NodeError{Addr: addr, Sent: true, Err: fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,111 @@
+// Package consul is the registry driver for HashiCorp Consul. It owns how
+// services are written to and read from an agent, in the form that go-micro
+// uses, so that either finds the other's services. It does not own when to
+// register, renew or re-read.
+//
+// Consul holds almost any name and id, but compares ids without regard to
+// case, keeps one id once an agent, and its HTTP API cannot address all of
+// them: see names.go. A node can be removed only through the agent it was
+// registered with; for any other agent it is not there.
+package consul
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/micro/sidecar/registry"
+)
+
+// Registry talks to one Consul agent. It is safe for concurrent use.
+type Registry struct {
+	client    *api.Client
+	transport *http.Transport
+	address   string
+	log       *slog.Logger
+	// writing holds a token while a registration is compared with what the
+	// agent has and written: two of one id must not both find it free.
+	writing chan struct{}
+}
+
+var (
+	_ registry.Registry    = (*Registry)(nil)
+	_ registry.NameWatcher = (*Registry)(nil)
+	_ registry.Pinger      = (*Registry)(nil)
+)
+
+// Open returns a registry on the agent at u: consul://host:port or an http or
+// https URL, with the parameters token, datacenter, namespace, partition and
+// (for consul://) scheme=http|https. It is one agent, not a list: an agent
+// runs on every machine of a Consul cluster and finds the servers itself.
+// What u does not say comes from Consul's environment variables, with u nil
+// the address too. Nothing is sent yet: the agent may come later.
+func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
+	config, err := configure(u)
+	if err != nil {
+		return nil, fmt.Errorf("open consul registry: %w", err)
+	}
+	transport := newTransport()
+	config.HttpClient, err = api.NewHttpClient(transport, config.TLSConfig)
+	if err != nil {
+		return nil, fmt.Errorf("open consul registry: %w", err)
+	}
+	config.HttpClient.Transport = limited{next: transport, limit: maxAnswer}
+	address := config.Address // NewClient takes the scheme off
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, fmt.Errorf("open consul registry: %w", err)
+	}
+	return &Registry{client: client, transport: transport, address: address, log: log, writing: make(chan struct{}, 1)}, nil
+}
+
+// Close drops idle connections. Calls in progress end by their contexts.
+func (r *Registry) Close() error {
+	r.transport.CloseIdleConnections()
+	return nil
+}
+
+// Ping reports whether the agent answers and its servers have a leader,
+// without whom nothing is read or written.
+func (r *Registry) Ping(ctx context.Context) error {
+	leader, err := r.client.Status().LeaderWithQueryOptions((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("ask consul at %s: %w", r.address, err)
+	}
+	if leader == "" {
+		return fmt.Errorf("consul at %s has no leader", r.address)
+	}
+	return nil
+}
+
+// query returns the options of a request that answers at once.
+func query(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{}).WithContext(ctx)
+}
+
+// refused reports whether the agent answered with an error, as opposed to not
+// being reached. It does so for a check or a service that it does not know.
+func refused(err error) bool {
+	_, answered := statusOf(err)
+	return answered
+}
+
+// sleep waits unless ctx ends first.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

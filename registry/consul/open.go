@@ -1,0 +1,128 @@
+package consul
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// defaultPort is that of an agent's HTTP API.
+const defaultPort = "8500"
+
+func configure(u *url.URL) (*api.Config, error) {
+	config := api.DefaultConfig()
+	if u == nil {
+		return config, nil
+	}
+	if err := plain(u); err != nil {
+		return nil, err
+	}
+	config.Address, config.Scheme = u.Host, u.Scheme
+	if u.Scheme == "consul" {
+		config.Scheme = "http"
+		if u.Port() == "" {
+			config.Address = net.JoinHostPort(u.Hostname(), defaultPort)
+		}
+	}
+	values, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
+	}
+	for name, all := range values {
+		if len(all) != 1 {
+			return nil, fmt.Errorf("parameter %s: expected once, got it %d times", name, len(all))
+		}
+		switch value := all[0]; name {
+		case "token":
+			config.Token, config.TokenFile = value, ""
+		case "datacenter":
+			config.Datacenter = value
+		case "namespace":
+			config.Namespace = value
+		case "partition":
+			config.Partition = value
+		case "scheme":
+			if u.Scheme != "consul" || (value != "http" && value != "https") {
+				return nil, fmt.Errorf("parameter scheme: expected http or https, in a consul:// address, got %q", value)
+			}
+			config.Scheme = value
+		default:
+			return nil, fmt.Errorf("unknown parameter %s: expected token, datacenter, namespace, partition or scheme", name)
+		}
+	}
+	return config, nil
+}
+
+// plain refuses what an agent's address cannot hold.
+func plain(u *url.URL) error {
+	switch {
+	case u.Scheme != "consul" && u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("address scheme: expected consul, http or https, got %q", u.Scheme)
+	case strings.Contains(u.Host, ","):
+		return errors.New("address: expected one agent, got several")
+	case u.Hostname() == "":
+		return errors.New("address: expected host:port, got no host")
+	case u.User != nil:
+		return errors.New("address: expected no user or password; an ACL token is the parameter token")
+	case u.Path != "" && u.Path != "/":
+		return fmt.Errorf("address: expected no path, got %q", u.Path)
+	}
+	return nil
+}
+
+// newTransport returns a transport of the driver's own, so that Close reaches
+// its connections and nobody else's. An agent is near: it has moments to
+// answer a connection, not half a minute.
+func newTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSHandshakeTimeout:   5 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       90 * time.Second,
+	}
+}
+
+// maxAnswer bounds what one answer of an agent may make us hold.
+const maxAnswer = 64 << 20
+
+// limited ends answers that are longer than limit bytes with an error.
+type limited struct {
+	next  http.RoundTripper
+	limit int64
+}
+
+func (l limited) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := l.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = &limitedBody{ReadCloser: response.Body, left: l.limit, limit: l.limit}
+	return response, nil
+}
+
+type limitedBody struct {
+	io.ReadCloser
+	left, limit int64
+}
+
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("the agent's answer is longer than %d bytes", b.limit)
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.left -= int64(n)
+	return n, err
+}

@@ -1,0 +1,101 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/micro/sidecar/internal/engine/link"
+)
+
+var errWatchEnded = errors.New("the server ended the watch")
+
+// read returns the entries whose keys match, in one pass of the server over
+// them.
+func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
+	return call(ctx, r, func(ctx context.Context, b *store) ([]*entry, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		w, err := b.Watch(ctx, pattern, jetstream.IgnoreDeletes())
+		if err != nil {
+			return nil, err
+		}
+		defer stop(w)
+		var entries []*entry
+		err = load(ctx, w, nil, func(e jetstream.KeyValueEntry) {
+			if e := r.decode(e); e != nil {
+				entries = append(entries, e)
+			}
+		})
+		return entries, err
+	})
+}
+
+// load hands over what is there when the watch begins.
+func load(ctx context.Context, w jetstream.KeyWatcher, lost <-chan struct{}, each func(jetstream.KeyValueEntry)) error {
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return errWatchEnded
+			case e == nil:
+				return nil
+			}
+			each(e)
+		case <-lost:
+			return link.ErrLost
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stop ends a watch without waiting for the server, which may not answer. Its
+// channel must be emptied: the watch holds a lock while it fills it.
+func stop(w jetstream.KeyWatcher) {
+	go func() {
+		for range w.Updates() {
+		}
+	}()
+	go func() { _ = w.Stop() }() // the server drops what it no longer hears of
+}
+
+// decode returns what an entry holds, nil when it is no registration.
+func (r *Registry) decode(kv jetstream.KeyValueEntry) *entry {
+	if kv.Operation() != jetstream.KeyValuePut {
+		return nil
+	}
+	e, err := decode(kv.Key(), kv.Value())
+	if err != nil {
+		r.odd.tell(kv.Key(), err)
+		return nil
+	}
+	e.revision = kv.Revision()
+	return e
+}
+
+// complaints logs at most one entry a minute: whoever writes nonsense may
+// write much of it.
+type complaints struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	last time.Time
+	more int
+}
+
+func (c *complaints) tell(key string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.last) < time.Minute {
+		c.more++
+		return
+	}
+	c.log.Warn("registry: an entry that is no registration is passed over", "key", key, "error", err, "more", c.more)
+	c.last, c.more = time.Now(), 0
+}
