@@ -23,7 +23,8 @@ build-all: ## build for every supported platform, to see that it can be done
 	done
 
 demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
-	@$(GO) run ./examples/demo -micro bin/micro $(if $(ONCE),-once)
+	@$(GO) build -o bin/demo ./examples/demo
+	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
 test: consul ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...

@@ -49,8 +49,9 @@ func decode(payload []byte, topicHeader string) (topic string, m broker.Message,
 		keys = append(keys, g.header)
 	}
 	for _, key := range keys {
-		if topic = e.Header[key]; topic != "" {
-			delete(e.Header, key)
+		topic = e.Header[key]
+		delete(e.Header, key)
+		if topic != "" {
 			return topic, broker.Message{Header: e.Header, Body: e.Body}, nil
 		}
 	}

@@ -42,8 +42,8 @@ type command struct {
 // The groups of settings that the commands use.
 var (
 	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupCommon}
-	clientGroups  = []string{groupCommand, groupThrough, groupEngines, groupLimits, groupCommon}
-	noGroups      = []string{groupCommon}
+	clientGroups  = []string{groupCommand, groupThrough, groupOutput, groupEngines, groupLimits, groupCommon}
+	localGroups   = []string{groupOutput, groupCommon}
 )
 
 // root makes the tree of commands.
@@ -57,6 +57,9 @@ func (a *app) root() *cobra.Command {
 	root.SetVersionTemplate("{{.Version}}\n")
 	newFlagSet(root, settingsTable(), sidecarGroups)
 	root.SetHelpFunc(a.help)
+	root.SetHelpCommand(helpCommand())
+	root.InitDefaultHelpFlag() // known before the command is looked for: "micro --help call"
+	root.InitDefaultVersionFlag()
 	root.RunE = unknownCommand
 
 	registry := &cobra.Command{
@@ -165,7 +168,7 @@ func completionCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		DisableFlagsInUseLine: true,
 	}
-	newFlagSet(cmd, settingsTable(), noGroups)
+	newFlagSet(cmd, settingsTable(), localGroups)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		args, err := arguments(cmd.Use, args)
 		if err != nil {

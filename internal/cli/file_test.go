@@ -54,7 +54,7 @@ func TestFileMistakes(t *testing.T) {
 		{"server_metadata: {a: [b]}\n", "1: server_metadata: expected a mapping of texts to texts"},
 		{"? [a]\n: b\n", "1: expected the name of a setting"},
 		{"handler: &x rpc\nselector: *x\n", "2: selector: expected one value"},
-		{"registry_addres: x\n", `1: unknown setting "registry_addres" (did you mean registry_address?)`},
+		{"registryaddress: x\n", `1: unknown setting "registryaddress" (did you mean registry_address?)`},
 		{"handler: rpc\n---\nhandler: proxy\n", "expected one YAML document, not several"},
 		{"handler: rpc\n  x\n : y", "2: "},
 		{"handler: \"\x01\"\n", "1: "},

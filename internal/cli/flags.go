@@ -107,7 +107,11 @@ func (f *flagSet) unknown(err *pflag.NotExistError) error {
 	for _, s := range f.settings {
 		names = append(names, s.name)
 	}
-	return fmt.Errorf("unknown flag %s%s%s", dashes, name, suggestion(name, "--", names))
+	near := suggestion(name, "--", names)
+	if near == "" && dashes == "-" {
+		near = "; -- stands before arguments that begin with -"
+	}
+	return fmt.Errorf("unknown flag %s%s%s", dashes, name, near)
 }
 
 // flagValue is a flag, or an older spelling of one.

@@ -20,6 +20,25 @@ Every flag --name is also the environment variable MICRO_NAME and the line
 the command.
 `
 
+// helpCommand is another way to write --help.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "show the help of a command",
+		Args: cobra.ArbitraryArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if about.HasAvailableSubCommands() && len(rest) > 0 {
+				return unknownCommand(about, rest)
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
+}
+
 // help prints the help of the command: of micro itself its commands, of a
 // command the flags that it uses.
 func (a *app) help(cmd *cobra.Command, _ []string) {

@@ -80,7 +80,7 @@ func TestParseProxy(t *testing.T) {
 func TestSuggestion(t *testing.T) {
 	names := []string{"registry", "registry_address", "register_ttl", "cors"}
 	for typed, want := range map[string]string{
-		"registy": " (did you mean --registry?)", "Register-TTL": " (did you mean --register_ttl?)",
+		"regstry": " (did you mean --registry?)", "Register-TTL": " (did you mean --register_ttl?)",
 		"zzzzzzzz": "", "": "", strings.Repeat("registry", 50): "",
 	} {
 		if got := suggestion(typed, "--", names); got != want {

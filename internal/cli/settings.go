@@ -16,6 +16,7 @@ const (
 	groupCommon  = "Everything else"
 	groupCommand = "Flags"
 	groupThrough = "Through a sidecar"
+	groupOutput  = "Output"
 )
 
 // settingsTable is every setting that configures the sidecar or all commands.
@@ -217,7 +218,7 @@ func commonSettings() []*setting {
 			set: one(parseProxy, func(c *Config) **proxyURL { return &c.ProxyAddress }),
 		},
 		{
-			name: "output", group: groupThrough, value: "text|json", def: "text", choices: []string{"text", "json"},
+			name: "output", group: groupOutput, value: "text|json", def: "text", choices: []string{"text", "json"},
 			help: "form of what is printed",
 			set:  one(parseChoice([]string{"text", "json"}, nil), func(c *Config) *string { return &c.Output }),
 		},

@@ -26,16 +26,20 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	log := i.logger(&info)
 	cfg := i.cfg.Sidecar
 	cfg.Engines.Host = true
-	dir, remove, err := usableDir(i.dataDir())
-	if err != nil {
-		return fail(err)
+	cfg.Engines.DataDir = i.dataDir()
+	if mayEmbed(cfg.Engines) {
+		dir, remove, err := usableDir(cfg.Engines.DataDir)
+		if err != nil {
+			return fail(err)
+		}
+		defer remove()
+		if dir != cfg.Engines.DataDir {
+			// Not through the log, whose first line tells the address.
+			i.say("data_dir %s is not writable: using the temporary %s, nothing in it outlives this process",
+				orDash(cfg.Engines.DataDir), dir)
+		}
+		cfg.Engines.DataDir = dir
 	}
-	defer remove()
-	if dir != i.dataDir() && mayEmbed(cfg.Engines) {
-		// Not through the log, whose first line tells the address.
-		i.say("data_dir %s is not writable: using the temporary %s, nothing in it outlives this process", orDash(i.dataDir()), dir)
-	}
-	cfg.Engines.DataDir = dir
 	return fail(sidecar.Run(ctx, cfg, i.drivers, log))
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,8 @@ func TestMistakes(t *testing.T) {
 		{"", "", "a command is missing"},
 		{"lst services", "", `unknown command "lst" (did you mean list?)`},
 		{"registry", "", "micro registry --help"},
+		{"help sidecra", "", "did you mean sidecar?"},
+		{"help registry lits", "", "did you mean list?"},
 		{"registry lits services", "", "did you mean list?"},
 		{"sidecar extra", "", `unexpected argument "extra"`},
 		{"sidecar -- app --flag", "", "not in this version yet"},
@@ -59,7 +62,8 @@ func TestMistakes(t *testing.T) {
 		{"--foo sidecar", "", "unknown flag --foo"},
 		{"sidecar --server-name=x", "", "unknown flag --server-name (did you mean --server_name?)"},
 		{"sidecar -registry=consul", "", "unknown flag -registry (did you mean --registry?)"},
-		{"sidecar --registy=consul", "", "did you mean --registry?"},
+		{"sidecar --regstry=consul", "", "did you mean --registry?"},
+		{"publish t -body", "", "unknown flag -body; -- stands before"},
 		{"sidecar --handler", "", "--handler needs a value"},
 		{"sidecar --enable_stats=perhaps", "", "true or false"},
 		{"sidecar --handler=soap", "", "rpc or proxy"},
@@ -174,6 +178,8 @@ func TestHelp(t *testing.T) {
 		{[]string{"help"}, []string{"sidecar", "publish TOPIC"}, "--register_ttl"},
 		{[]string{"sidecar", "--help"}, []string{"--register_ttl SECONDS", "[90]", "The application:"}, "--proxy_address"},
 		{[]string{"call", "-h"}, []string{"--address HOST:PORT", "the node to call", "--proxy_address"}, "--healthcheck_url"},
+		{[]string{"--help", "subscribe"}, []string{"--queue NAME"}, "--healthcheck_url"},
+		{[]string{"help", "registry", "get"}, []string{"get service NAME"}, "--healthcheck_url"},
 		{[]string{"help", "subscribe"}, []string{"--queue NAME", "base64"}, "--healthcheck_url"},
 		{[]string{"registry", "--help"}, []string{"list services"}, "--registry"},
 	}
@@ -199,6 +205,13 @@ func TestVersion(t *testing.T) {
 		if got.status != exitOK || !strings.HasPrefix(got.out, "micro "+version+" ") || got.err != "" {
 			t.Errorf("%s: %+v", arg, got)
 		}
+	}
+}
+
+func TestVersionAsJSON(t *testing.T) {
+	var b buildInfo
+	if err := json.Unmarshal([]byte(works(t, someDrivers(t), nil, "version", "--output=json")), &b); err != nil || b != build() {
+		t.Errorf("%+v, %v", b, err)
 	}
 }
 

@@ -98,6 +98,7 @@ func (d *Discovery) Register(ctx context.Context, s registry.Service, ttl time.D
 		return err
 	}
 	d.settle(ctx, s.Name)
+	d.tell(ctx, s.Name)
 	return nil
 }
 
@@ -108,6 +109,7 @@ func (d *Discovery) Withdraw(ctx context.Context, s registry.Service) error {
 		return err
 	}
 	d.settle(ctx, s.Name)
+	d.tell(ctx, s.Name)
 	return nil
 }
 

@@ -49,6 +49,8 @@ type Discovery struct {
 	mu      sync.Mutex
 	entries map[string]*entry
 	closed  bool
+	// followers are told of what is changed here.
+	followers map[*queue]bool
 }
 
 // New makes a Discovery over reg.
@@ -57,7 +59,7 @@ func New(reg registry.Registry, log *slog.Logger) *Discovery {
 	d := &Discovery{
 		reg: reg, log: log, ctx: ctx, stop: stop,
 		reads:   make(chan struct{}, maxReads),
-		entries: map[string]*entry{},
+		entries: map[string]*entry{}, followers: map[*queue]bool{},
 	}
 	d.known.Store(&map[string]*entry{})
 	return d

@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,60 +30,71 @@ type Change struct {
 // Watch reports the changes of the service name, or with "" of all services,
 // each once and per service in order, until ctx ends or emit fails, whose
 // error it returns. live is called once changes from then on will be seen.
-// When the engine goes away the watch waits for it and then reports what is
-// different.
+// Changes made through this Discovery are reported each; of those made
+// elsewhere, the ones between two answers of an engine that does not tell
+// states are seen as one. When the engine goes away the watch waits for it and
+// then reports what is different.
 func (d *Discovery) Watch(ctx context.Context, name string, live func(), emit func(Change) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.ctx, cancel)()
 
-	w := &watcher{reg: d.reg, only: name, wake: make(chan struct{}, 1), dirty: map[string]bool{}, seen: map[string]state{}}
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
+	w := &watcher{reg: d.reg, only: name, live: live, emit: emit, seen: map[string]state{}}
+	w.queue.wake = make(chan struct{}, 1)
+	if _, narrow := d.reg.(registry.NameWatcher); narrow && name == "" {
+		// Such an engine's watch of everything tells names alone.
+		defer d.follow(&w.queue)()
+	}
+	var hints sync.WaitGroup
+	defer hints.Wait()
 	defer cancel()
-	tasks.Go(func() { d.hints(ctx, name, w.note) })
+	hints.Go(func() { d.hints(ctx, name, w.note) })
+	return w.run(ctx)
+}
 
-	first := true
-	for {
+// follow lets q hear of changes made through this Discovery until the result
+// is called.
+func (d *Discovery) follow(q *queue) (stop func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.followers[q] = true
+	return func() {
+		d.mu.Lock()
+		delete(d.followers, q)
+		d.mu.Unlock()
+		q.close()
+	}
+}
+
+// tell makes the followers look at a service that was changed here, and waits
+// until they have, so that the next change does not hide this one.
+func (d *Discovery) tell(ctx context.Context, name string) {
+	d.mu.Lock()
+	followers := slices.Collect(maps.Keys(d.followers))
+	d.mu.Unlock()
+	for _, q := range followers {
+		seen := make(chan struct{})
+		q.put(hint{name: name, seen: seen})
 		select {
+		case <-seen:
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-w.wake:
-		}
-		if err := w.round(ctx, first, emit); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			var e *emitError
-			if errors.As(err, &e) {
-				return e.err
-			}
-			select { // the engine is away: what is dirty stays so
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(jitter(retry)):
-				w.note(registry.Event{Name: name})
-			}
-			continue
-		}
-		if first {
-			first = false
-			live()
+			return
+		case <-time.After(retry): // a receiver that slow has to live with less
 		}
 	}
 }
 
 // watcher turns hints into changes by comparing what the engine says now with
-// what it said before.
+// what it said before. It is used by one goroutine, but for its queue.
 type watcher struct {
-	reg  registry.Registry
-	only string
-	wake chan struct{}
-	seen map[string]state // used by one goroutine
+	reg   registry.Registry
+	only  string
+	live  func()
+	emit  func(Change) error
+	queue queue
 
-	mu    sync.Mutex
-	dirty map[string]bool
-	all   bool
+	begun bool // the first picture is complete: differences from now on are changes
+	seen  map[string]state
 }
 
 // state is what was last reported of a service.
@@ -98,101 +108,128 @@ type emitError struct{ err error }
 
 func (e *emitError) Error() string { return e.err.Error() }
 
-// note remembers what an event is about; it never blocks.
+// note queues what an event is about; it never blocks.
 func (w *watcher) note(ev registry.Event) {
-	w.mu.Lock()
-	switch {
-	case ev.Name == "" && w.only == "":
-		w.all = true
-	case ev.Name == "" || w.only == "" || ev.Name == w.only:
-		w.dirty[cmp.Or(ev.Name, w.only)] = true
-	}
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	if ev.Name == "" || w.only == "" || ev.Name == w.only {
+		w.queue.put(hint{name: ev.Name, services: ev.Services})
 	}
 }
 
-// round reads what is dirty and emits the differences; the first round only
-// takes note of what is there. What could not be read stays dirty.
-func (w *watcher) round(ctx context.Context, first bool, emit func(Change) error) error {
-	names, err := w.take(ctx)
+// run deals with hints until ctx ends or the receiver fails.
+func (w *watcher) run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-w.queue.wake:
+		}
+		hints := w.queue.take()
+		for i, h := range hints {
+			err := w.handle(ctx, h)
+			if err == nil {
+				h.done()
+				continue
+			}
+			w.queue.putBack(hints[i:])
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if e := (*emitError)(nil); errors.As(err, &e) {
+				return e.err
+			}
+			select { // the engine is away: what was hinted at is looked at later
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(jitter(retry)):
+			}
+			break
+		}
+	}
+}
+
+// handle deals with one hint. The first one about everything makes the first
+// picture.
+func (w *watcher) handle(ctx context.Context, h hint) error {
+	switch {
+	case h.name != "" && h.services != nil:
+		return w.compare(h.name, h.services)
+	case h.name != "":
+		return w.read(ctx, h.name)
+	case w.only != "":
+		if err := w.read(ctx, w.only); err != nil {
+			return err
+		}
+	default:
+		if err := w.readAll(ctx); err != nil {
+			return err
+		}
+	}
+	if !w.begun {
+		w.begun = true
+		w.live()
+	}
+	return nil
+}
+
+func (w *watcher) readAll(ctx context.Context) error {
+	listed, err := w.reg.List(ctx)
 	if err != nil {
 		return err
 	}
-	for i, name := range names {
-		c, err := w.compare(ctx, name)
-		if err != nil {
-			w.mu.Lock()
-			for _, left := range names[i:] {
-				w.dirty[left] = true
-			}
-			w.mu.Unlock()
+	names := map[string]bool{}
+	for _, name := range listed {
+		names[name] = true
+	}
+	for name := range w.seen {
+		names[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if err := w.read(ctx, name); err != nil {
 			return err
-		}
-		if first || c.Action == "" {
-			continue
-		}
-		if err := emit(c); err != nil {
-			return &emitError{err}
 		}
 	}
 	return nil
 }
 
-// take returns the names to look at.
-func (w *watcher) take(ctx context.Context) ([]string, error) {
-	w.mu.Lock()
-	dirty, all := w.dirty, w.all
-	w.dirty, w.all = map[string]bool{}, false
-	w.mu.Unlock()
-	if all {
-		listed, err := w.reg.List(ctx)
-		if err != nil {
-			w.mu.Lock()
-			w.all = true
-			for name := range dirty {
-				w.dirty[name] = true
-			}
-			w.mu.Unlock()
-			return nil, err
-		}
-		for _, name := range listed {
-			dirty[name] = true
-		}
-		for name := range w.seen {
-			dirty[name] = true
-		}
+func (w *watcher) read(ctx context.Context, name string) error {
+	versions, err := w.reg.Get(ctx, name)
+	if err != nil && !errors.Is(err, registry.ErrNotFound) {
+		return err
 	}
-	return slices.Sorted(maps.Keys(dirty)), nil
+	return w.compare(name, versions)
 }
 
-// compare reads one service and says how it differs from what was seen.
-func (w *watcher) compare(ctx context.Context, name string) (Change, error) {
-	versions, err := w.reg.Get(ctx, name)
+// compare reports how a service differs from what was seen of it.
+func (w *watcher) compare(name string, versions []registry.Service) error {
 	before, known := w.seen[name]
-	switch {
-	case errors.Is(err, registry.ErrNotFound):
-		if !known {
-			return Change{}, nil
-		}
+	if len(versions) == 0 {
 		delete(w.seen, name)
-		return Change{Delete, before.service}, nil
-	case err != nil:
-		return Change{}, err
+		if !known {
+			return nil
+		}
+		return w.report(Delete, before.service)
 	}
-	now := registry.Normalize(registry.Merge(name, versions))
 	print, err := json.Marshal(versions)
 	if err != nil {
-		return Change{}, err
+		return &emitError{err}
 	}
 	if known && before.print == string(print) {
-		return Change{}, nil
+		return nil
 	}
+	now := registry.Merge(name, versions)
 	w.seen[name] = state{print: string(print), service: now}
 	if known {
-		return Change{Update, now}, nil
+		return w.report(Update, now)
 	}
-	return Change{Create, now}, nil
+	return w.report(Create, now)
+}
+
+func (w *watcher) report(action string, s registry.Service) error {
+	if !w.begun {
+		return nil
+	}
+	if err := w.emit(Change{action, s}); err != nil {
+		return &emitError{err}
+	}
+	return nil
 }

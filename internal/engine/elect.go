@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"time"
 
@@ -15,6 +16,8 @@ import (
 const (
 	// electInterval is how often a process without a host tries to become it.
 	electInterval = 20 * time.Millisecond
+	// takeOverTime is what a take-over needs at most; longer is worth a warning.
+	takeOverTime = 2 * time.Second
 	// retryHosting is the pause after a start that failed.
 	retryHosting = time.Second
 )
@@ -56,7 +59,11 @@ func (e *Engine) host() (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.published(e.o.Version).write(e.folder.host()); err != nil {
+	p := h.published(e.o.Version)
+	if !loopback(h.server.Addr()) {
+		e.o.Log.Warn("embedded engine: it can be reached from other machines, and its connections are not encrypted", "address", h.server.Addr())
+	}
+	if err := p.write(e.folder.host()); err != nil {
 		stopErr := h.stop(context.Background())
 		return nil, errors.Join(fmt.Errorf("publish the engine's address: %w", err), stopErr)
 	}
@@ -80,28 +87,36 @@ func (e *Engine) keep(ctx context.Context) {
 // recover waits until both connections are up again, trying to become the host
 // meanwhile. A paused host keeps its lock, so all this does then is to wait.
 func (e *Engine) recover(ctx context.Context) {
-	e.o.Log.Warn("embedded engine: lost the host")
+	log := e.o.Log.With("data_dir", e.o.DataDir)
+	log.Info("embedded engine: the host is gone")
 	since, complained := time.Now(), ""
+	late := time.AfterFunc(takeOverTime, func() { log.Warn("embedded engine: still no host that answers") })
+	defer late.Stop()
 	for ctx.Err() == nil {
 		if e.registry.link.Up() && e.messages.link.Up() {
-			e.o.Log.Info("embedded engine: connected again", "after", time.Since(since).Round(time.Millisecond))
+			log.Info("embedded engine: connected again", "after", time.Since(since).Round(time.Millisecond))
 			return
 		}
 		wait := electInterval
 		hosting, err := e.tryHost()
-		switch {
-		case hosting:
-			e.o.Log.Info("embedded engine: this process is the host now", "after", time.Since(since).Round(time.Millisecond))
+		if hosting {
+			log.Info("embedded engine: this process is the host now", "after", time.Since(since).Round(time.Millisecond))
 			return
-		case err != nil && err.Error() != complained:
-			complained = err.Error()
-			e.o.Log.Error("embedded engine: cannot take over", "error", err)
-			fallthrough
-		case err != nil:
+		}
+		if err != nil {
 			wait = retryHosting
+			if err.Error() != complained {
+				complained = err.Error()
+				log.Error("embedded engine: cannot take over", "error", err)
+			}
 		}
 		pause(ctx, jitter(wait))
 	}
+}
+
+func loopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }

@@ -208,3 +208,57 @@ func TestLockOutlivesGarbageCollection(t *testing.T) {
 		t.Fatal("two hosts share a store")
 	}
 }
+
+func TestStartTogether(t *testing.T) {
+	dir := t.TempDir()
+	const n = 8
+	opened := make(chan *engine.Engine, n)
+	for range n {
+		go func() {
+			e, err := engine.Open(t.Context(), engine.Options{DataDir: dir, CanHost: true})
+			if err != nil {
+				t.Errorf("Open: %v", err)
+			}
+			opened <- e
+		}()
+	}
+	var hosts, all []*engine.Engine
+	for range n {
+		e := <-opened
+		if e == nil {
+			continue
+		}
+		all = append(all, e)
+		if e.Hosting() {
+			hosts = append(hosts, e)
+		}
+	}
+	if len(hosts) != 1 {
+		t.Errorf("%d hosts, want 1", len(hosts))
+	}
+	// They stop together too: each hands over to one that is left, or to nobody.
+	done := make(chan error, n)
+	for _, e := range all {
+		go func() { done <- e.Close(context.Background()) }()
+	}
+	for range all {
+		if err := <-done; err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	if e := open(t, engine.Options{DataDir: dir, CanHost: true}); !e.Hosting() {
+		t.Error("the lock is still taken")
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for b.Loop() {
+		e, err := engine.Open(b.Context(), engine.Options{DataDir: b.TempDir(), CanHost: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := e.Close(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -106,10 +106,11 @@ func (h *host) start(l *logger) error {
 // published is what the host tells the others.
 func (h *host) published(version string) published {
 	address := h.server.Addr().String()
+	p := published{Format: format, Version: version, Address: address, PID: os.Getpid(), Token: h.token}
 	if hostname, port, err := net.SplitHostPort(address); err == nil && net.ParseIP(hostname).IsUnspecified() {
-		address = net.JoinHostPort("127.0.0.1", port)
+		p.Address = net.JoinHostPort("127.0.0.1", port)
 	}
-	return published{Format: format, Version: version, Address: address, PID: os.Getpid(), Token: h.token}
+	return p
 }
 
 // stop flushes the store and ends the server. When ctx ends first the server

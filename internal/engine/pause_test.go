@@ -19,6 +19,10 @@ func TestPausedHost(t *testing.T) {
 	if _, err := kv.PutString(t.Context(), "k", "v"); err != nil {
 		t.Fatal(err)
 	}
+	leaving, err := engine.Open(t.Context(), engine.Options{DataDir: dir, CanHost: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	host.Pause()
 	start := time.Now()
 	if err := e.Ping(bounded(t, 200*time.Millisecond)); err == nil {
@@ -43,6 +47,13 @@ func TestPausedHost(t *testing.T) {
 	}
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("Open took %v, its context 1s", took)
+	}
+	start = time.Now()
+	if err := leaving.Close(bounded(t, 5*time.Second)); err != nil {
+		t.Errorf("Close beside a paused host: %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("Close took %v", took)
 	}
 	host.Continue()
 	start = time.Now()

@@ -40,11 +40,11 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	if h.isPlain(ctx, r, service, found, timeout) {
 		return h.Proxy.Serve(ctx, r, w)
 	}
-	if r.Method != http.MethodPost {
-		return notAllowed(r)
-	}
 	if !named {
 		return httpmsg.Errorf(http.StatusNotFound, "path %s names no method: /[service]/[method] was expected", r.Path())
+	}
+	if r.Method != http.MethodPost {
+		return notAllowed(r)
 	}
 	said := r.Header.Get("Content-Type")
 	media, ok := transport.MediaType(said)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
 )
@@ -42,6 +43,7 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer e.active.Done()
 	rec := &recorder{ResponseWriter: w}
 	defer e.finish(rec, r)
+	defer drain(rec, r)
 	routes := *e.routes.Load()
 	target := originForm(r.RequestURI)
 	path, _, _ := strings.Cut(target, "?")
@@ -80,6 +82,27 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 	if v != nil {
 		panic(v)
 	}
+}
+
+const (
+	// drainLimit and drainTime bound what is read of a body that nobody wanted.
+	drainLimit = 64 << 20
+	drainTime  = time.Second
+)
+
+// drain reads the rest of a refused request's body. A client that is still
+// sending when the connection closes would lose the answer (RFC 9112 section
+// 9.6).
+func drain(rec *recorder, r *http.Request) {
+	if rec.status < 400 || r.Body == http.NoBody || r.Header.Get("Expect") != "" {
+		return
+	}
+	control := http.NewResponseController(rec)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(drainTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, drainLimit) // what is over stays over
+	_ = control.SetReadDeadline(time.Time{})
 }
 
 // recorder remembers the status. Unwrap lets http.ResponseController and

@@ -161,7 +161,7 @@ func TestStats(t *testing.T) {
 	if sum["40x"] != 1 || sum["20x"] < 1 || r.Started == 0 || r.Threads == 0 || !strings.HasSuffix(r.Memory, "mb") {
 		t.Errorf("got %s", body)
 	}
-	s.refused(404, "", "GET", "/stats/x", "", "") // not ours: the handler's
+	s.refused(404, "", "POST", "/stats/x", "application/json", "{}") // not ours: the handler's
 }
 
 func TestStatsAreOffByDefault(t *testing.T) {

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,7 +16,7 @@ func TestCallByPathAndByRPC(t *testing.T) {
 	s := run(t, nil)
 	n := node(t, "n1")
 	s.register("go.micro.srv.example", "n1", n, "")
-	want := `{"node":"n1","method":"Example.Call","got":{"name": "John"}}`
+	want := `{"node":"n1","method":"Example.Call","got":{"name":"John"}}`
 	const js = "application/json"
 	s.expect(200, want, "POST", "/example/call", js, `{"name": "John"}`)
 	s.expect(200, want, "POST", "/example/call", js+"; charset=utf-8", `{"name": "John"}`)
@@ -55,7 +56,10 @@ func TestCallRefuses(t *testing.T) {
 	closed := httptest.NewServer(nil)
 	s.register("go.micro.srv.dead", "n", closed, "")
 	closed.Close()
-	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // net/http sees the client go only then
+		<-r.Context().Done()
+	}))
 	defer slow.Close()
 	s.register("go.micro.srv.slow", "n", slow, "")
 	odd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "what?") }))

@@ -33,6 +33,9 @@ const dialTimeout = 2 * time.Second
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	if err := s.listen(ctx); err != nil {
+		return err // nothing was begun
+	}
 	err := s.start(ctx, d)
 	if err == nil {
 		err = s.wait(ctx)
@@ -62,12 +65,9 @@ type sidecar struct {
 	discovering, consulWatch, application task
 }
 
-// start brings everything up; what it began is stopped by stop, also when it
-// fails.
+// start brings up everything behind the listeners; what it began is stopped by
+// stop, also when it fails.
 func (s *sidecar) start(ctx context.Context, d Drivers) error {
-	if err := s.listen(ctx); err != nil {
-		return err
-	}
 	if err := s.connect(ctx, d); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package link_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,11 +100,10 @@ func TestAgainIsRepeated(t *testing.T) {
 		calls <- struct{}{}
 		host.Kill()
 	}()
-	first := true
+	var again atomic.Bool
 	start := time.Now()
 	n, err := link.Again(bounded(t, 10*time.Second), l, func(ctx context.Context) (int, error) {
-		if first {
-			first = false
+		if !again.Swap(true) {
 			<-calls
 			<-ctx.Done()
 			return 0, ctx.Err()
