@@ -56,7 +56,8 @@ func TestForeignServices(t *testing.T) {
 		{Name: "web", ID: "failing", Port: 82, Check: &api.AgentServiceCheck{TTL: "1h"}}, // critical until it is passed
 		{Name: "web", ID: "warning", Port: 83, Check: &api.AgentServiceCheck{TTL: "1h", Status: api.HealthWarning}},
 		{Name: "web", ID: "no-port"},
-		{Name: "sick", ID: "sick", Port: 84, Check: &api.AgentServiceCheck{TTL: "1h"}},
+		{Name: "sick", ID: "sick", Port: 84, Check: &api.AgentServiceCheck{TCP: "127.0.0.1:1", Interval: "1h", Status: api.HealthCritical}},
+		{Name: "gone", ID: "gone", Port: 85, Check: &api.AgentServiceCheck{TTL: "1h"}}, // as one that has expired
 	} {
 		if err := agent.ServiceRegister(service); err != nil {
 			t.Fatal(err)
@@ -78,6 +79,9 @@ func TestForeignServices(t *testing.T) {
 	}
 	if have, err := r.Get(t.Context(), "sick"); err != nil || len(have) != 1 || len(have[0].Nodes) != 0 {
 		t.Errorf("a known service without a usable node: %+v, %v", have, err)
+	}
+	if have, err := r.Get(t.Context(), "gone"); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("a service that has expired: %+v, %v", have, err)
 	}
 	if names, err := r.List(t.Context()); err != nil || !reflect.DeepEqual(names, []string{"sick", "web"}) {
 		t.Errorf("List: %q, %v", names, err)

@@ -26,13 +26,43 @@ func (r *Registry) Get(ctx context.Context, name string) ([]registry.Service, er
 	return services, nil
 }
 
-// List implements [registry.Registry]. Consul's own service is left out.
+// List implements [registry.Registry]. Consul's own service is left out, and
+// so are services of which nothing but expired registrations is left: Consul
+// keeps those for a minute and more after their time to live.
 func (r *Registry) List(ctx context.Context) ([]string, error) {
 	services, _, err := r.client.Catalog().Services(query(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("list services: %w", err)
 	}
+	checks, _, err := r.client.Health().State(api.HealthCritical, query(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("list failing checks: %w", err)
+	}
+	for consulName := range withExpired(checks) {
+		if _, listed := services[consulName]; !listed {
+			continue
+		}
+		entries, _, err := r.entries(ctx, decodeName(consulName), &api.QueryOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("list services: %w", err)
+		}
+		if !slices.ContainsFunc(entries, func(e *api.ServiceEntry) bool { return !expired(e) }) {
+			delete(services, consulName)
+		}
+	}
 	return names(services), nil
+}
+
+// withExpired returns Consul's names of the services that have a node whose
+// registration has expired.
+func withExpired(checks api.HealthChecks) map[string]bool {
+	found := map[string]bool{}
+	for _, c := range checks {
+		if c != nil && c.ServiceName != "" && expiredCheck(c) {
+			found[c.ServiceName] = true
+		}
+	}
+	return found
 }
 
 // names returns the sorted names of the services in a catalog.
@@ -68,10 +98,10 @@ func (r *Registry) entries(ctx context.Context, name string, q *api.QueryOptions
 // are none. What was written last speaks for its version.
 func convert(name string, entries []*api.ServiceEntry) []registry.Service {
 	services := []registry.Service{}
+	entries = slices.DeleteFunc(slices.Clone(entries), expired)
 	if len(entries) == 0 {
 		return services
 	}
-	entries = slices.Clone(entries)
 	slices.SortStableFunc(entries, func(a, b *api.ServiceEntry) int {
 		return cmp.Or(cmp.Compare(b.Service.ModifyIndex, a.Service.ModifyIndex), cmp.Compare(a.Node.Node, b.Node.Node))
 	})
@@ -123,6 +153,18 @@ func nodeIDs(name string, entries []*api.ServiceEntry) map[*api.ServiceEntry]str
 		taken[id], ids[e] = true, id
 	}
 	return ids
+}
+
+// expired reports whether a node's time to live has run out, or was never
+// begun: Consul keeps such a node for a while, and it is as good as gone.
+func expired(e *api.ServiceEntry) bool {
+	return slices.ContainsFunc(e.Checks, func(c *api.HealthCheck) bool {
+		return c != nil && c.ServiceID == e.Service.ID && expiredCheck(c)
+	})
+}
+
+func expiredCheck(c *api.HealthCheck) bool {
+	return c.Type == "ttl" && c.Status == api.HealthCritical
 }
 
 func usable(e *api.ServiceEntry) bool {
