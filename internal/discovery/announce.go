@@ -108,9 +108,20 @@ func (d *Discovery) Withdraw(ctx context.Context, s registry.Service) error {
 	if err := d.reg.Deregister(ctx, s); err != nil {
 		return err
 	}
+	d.trust(s.Name)
 	d.settle(ctx, s.Name)
 	d.tell(ctx, s.Name)
 	return nil
+}
+
+// trust believes the engine about a service again: what it does not know was
+// removed.
+func (d *Discovery) trust(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.entries[name]; e != nil {
+		e.doubted = time.Time{}
+	}
 }
 
 // settle makes the snapshot catch up, when there is one. A read that fails is

@@ -30,6 +30,10 @@ const (
 	resync = 30 * time.Second
 	// retry is the pause after a watch broke or a read failed.
 	retry = 500 * time.Millisecond
+	// doubtTime is how long an engine that was away is not believed when it
+	// says that it knows a service no longer: it may have come back empty, and
+	// who was registered needs some seconds to notice and register again.
+	doubtTime = 10 * time.Second
 )
 
 // Discovery answers look-ups from snapshots. Create it with [New] and keep
@@ -130,8 +134,21 @@ func (d *Discovery) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(jitter(resync)):
-			d.changed(registry.Event{})
+			d.readAll(func(*entry) {})
 		}
+	}
+}
+
+// readAll reads everything in use again, after before was called for it.
+func (d *Discovery) readAll(before func(*entry)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	for _, e := range d.entries {
+		before(e)
+		e.ask()
 	}
 }
 
@@ -158,20 +175,16 @@ func (d *Discovery) hints(ctx context.Context, name string, note func(registry.E
 	}
 }
 
-// changed reads again what an event is about and somebody uses.
+// changed reads again what an event is about and somebody uses. The zero event
+// says that a watch begins, perhaps after the engine was away.
 func (d *Discovery) changed(ev registry.Event) {
+	if ev.Name == "" {
+		d.readAll((*entry).doubt)
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
-		return
-	}
-	if ev.Name != "" {
-		if e := d.entries[ev.Name]; e != nil {
-			e.ask()
-		}
-		return
-	}
-	for _, e := range d.entries {
+	if e := d.entries[ev.Name]; e != nil && !d.closed {
 		e.ask()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -199,6 +200,59 @@ func TestStaleBeatsEmpty(t *testing.T) {
 	must(t, e.Registry.Register(ctx, service("svc", "b"), 0))
 	e.away.Store(false)
 	eventually(t, "everything comes back by itself", func() bool { return nodes(d, "svc") == "ab" })
+}
+
+// An engine that lost everything while it was away is told again what there
+// is: until then calls go on.
+func TestEmptyAfterAnAbsenceIsNotBelievedAtOnce(t *testing.T) {
+	d, e := start(t)
+	ctx := t.Context()
+	must(t, e.Register(ctx, service("back", "a"), 0))
+	must(t, e.Register(ctx, service("removed", "a"), 0))
+	nodes(d, "back")
+	nodes(d, "removed")
+	e.away.Store(true)
+	d.changed(registry.Event{})
+	reads := e.reads.Load()
+	eventually(t, "the engine was asked in vain", func() bool { return e.reads.Load() > reads+1 })
+	must(t, e.Deregister(ctx, service("back", "a")))
+	must(t, e.Deregister(ctx, service("removed", "a")))
+	e.away.Store(false)
+	d.changed(registry.Event{})
+	reads = e.reads.Load()
+	eventually(t, "the empty engine was asked", func() bool { return e.reads.Load() > reads+4 })
+	if got := nodes(d, "back"); got != "a" {
+		t.Errorf("before it is registered again: %s", got)
+	}
+	must(t, e.Register(ctx, service("back", "b"), 0))
+	eventually(t, "it is registered again", func() bool { return nodes(d, "back") == "b" })
+	// From here on the engine is believed again, and who removes at once.
+	must(t, e.Deregister(ctx, service("back", "b")))
+	eventually(t, "it is gone", func() bool { return nodes(d, "back") == "gone" })
+	must(t, d.Withdraw(ctx, service("removed", "a")))
+	if got := nodes(d, "removed"); got != "gone" {
+		t.Errorf("after its removal: %s", got)
+	}
+}
+
+func TestDoubtEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &engine{Registry: memory.New()}
+		d := New(e, slog.New(slog.DiscardHandler))
+		defer d.Close()
+		must(t, e.Register(t.Context(), service("svc", "a"), 0))
+		nodes(d, "svc")
+		must(t, e.Deregister(t.Context(), service("svc", "a")))
+		d.changed(registry.Event{})
+		time.Sleep(doubtTime - time.Second)
+		if got := nodes(d, "svc"); got != "a" {
+			t.Errorf("in doubt: %s", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := nodes(d, "svc"); got != "gone" {
+			t.Errorf("after %v: %s", doubtTime, got)
+		}
+	})
 }
 
 func TestNodesKeepTheirHistory(t *testing.T) {

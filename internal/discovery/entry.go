@@ -23,7 +23,12 @@ type entry struct {
 	running *read // under way
 	next    *read // begins when running ends
 	later   bool  // a read after a pause is due
+
+	doubted time.Time // until then the engine's "not found" is not believed
 }
+
+// doubt notes that the engine may have lost what it knew; d.mu is held.
+func (e *entry) doubt() { e.doubted = time.Now().Add(doubtTime) }
 
 // read is one question to the engine, shared by all who asked before it began.
 type read struct {
@@ -61,16 +66,21 @@ func (e *entry) once() bool {
 	r.err = err
 	switch {
 	case err == nil:
+		e.doubted = time.Time{}
 		r.service = snapshot(e.name, versions, e.service.Load())
 		e.service.Store(r.service)
 		d.publish(e)
+	case errors.Is(err, registry.ErrNotFound) && e.service.Load() != nil && time.Now().Before(e.doubted):
+		r.service, r.err = e.service.Load(), nil
+		e.askLater()
 	case errors.Is(err, registry.ErrNotFound):
 		e.service.Store(nil)
 		if e.next == nil {
 			d.forget(e)
 		}
 	default: // the engine is away: stale beats empty
-		if s := e.service.Load(); s != nil {
+		if e.service.Load() != nil {
+			e.doubt()
 			e.askLater()
 		} else if e.next == nil {
 			d.forget(e)

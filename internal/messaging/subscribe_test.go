@@ -272,6 +272,7 @@ func TestShutdown(t *testing.T) {
 	clients := []*client{f.dial("a", ""), f.dial("b", "q")}
 	f.publish("a", "last")
 	f.publish("b", "last")
+	f.eventually("both have arrived", func() bool { return f.Counts().Delivered == 2 })
 	done := make(chan error, 1)
 	go func() { done <- f.Shutdown(t.Context()) }()
 	for _, c := range clients {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net"
+	"strconv"
 	"strings"
 
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -11,9 +12,12 @@ import (
 // section 7.6.1) and the ones that frame a message on its connection, which
 // each side does for itself.
 func hopByHop(name string) bool {
-	switch strings.ToLower(name) {
-	case "connection", "proxy-connection", "keep-alive", "te", "transfer-encoding", "upgrade", "content-length":
-		return true
+	for _, hop := range [...]string{
+		"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade", "Content-Length",
+	} {
+		if strings.EqualFold(name, hop) {
+			return true
+		}
 	}
 	return false
 }
@@ -21,9 +25,10 @@ func hopByHop(name string) bool {
 // endToEnd returns the fields of h that go on, in their order. extra is the
 // name of one more field to leave out.
 func endToEnd(h httpmsg.Header, extra string) httpmsg.Header {
+	named := connectionOptions(h)
 	out := make(httpmsg.Header, 0, len(h)+4)
 	for _, f := range h {
-		if hopByHop(f.Name) || strings.EqualFold(f.Name, extra) || h.HasToken("Connection", f.Name) {
+		if hopByHop(f.Name) || strings.EqualFold(f.Name, extra) || len(named) > 0 && named[strings.ToLower(f.Name)] {
 			continue
 		}
 		out = append(out, f)
@@ -31,15 +36,44 @@ func endToEnd(h httpmsg.Header, extra string) httpmsg.Header {
 	return out
 }
 
+// connectionOptions returns, in lower case, the names that the Connection
+// fields list beside the usual ones. It is a set and not a search for each
+// field, so that a long list and many fields do not multiply.
+func connectionOptions(h httpmsg.Header) map[string]bool {
+	var named map[string]bool
+	for _, f := range h {
+		if !strings.EqualFold(f.Name, "Connection") {
+			continue
+		}
+		for option := range strings.SplitSeq(f.Value, ",") {
+			option = strings.ToLower(strings.TrimSpace(option))
+			if option == "" || option == "close" || hopByHop(option) {
+				continue
+			}
+			if named == nil {
+				named = make(map[string]bool)
+			}
+			named[option] = true
+		}
+	}
+	return named
+}
+
+// token is the sidecar's own field: no node ever sees it.
+const token = "Micro-Token"
+
 // outgoing is the request as the node gets it.
 func outgoing(r *httpmsg.Request) *httpmsg.Request {
 	out := *r
-	out.Header = endToEnd(r.Header, "Micro-Token")
-	if proto := upgrade(r.Header); proto != "" {
+	out.Header = endToEnd(r.Header, token)
+	if proto := offered(r); proto != "" {
 		out.Header.Add("Connection", "Upgrade")
 		out.Header.Add("Upgrade", proto)
 	}
 	forwarded(&out.Header, r)
+	if r.Trailer != nil {
+		out.Trailer = func() httpmsg.Header { return endToEnd(r.Trailer(), token) }
+	}
 	return &out
 }
 
@@ -54,7 +88,7 @@ func forwarded(h *httpmsg.Header, r *httpmsg.Request) {
 			h.Add("X-Forwarded-For", client)
 		}
 	}
-	if !h.Has("X-Forwarded-Host") {
+	if r.Host != "" && !h.Has("X-Forwarded-Host") {
 		h.Add("X-Forwarded-Host", r.Host)
 	}
 	if !h.Has("X-Forwarded-Proto") {
@@ -75,13 +109,28 @@ func lastIndex(h httpmsg.Header, name string) int {
 	return -1
 }
 
-// upgrade returns the protocols that a message offers to switch to, or "".
-func upgrade(h httpmsg.Header) string {
-	if !h.HasToken("Connection", "Upgrade") {
+// offered returns the protocols that a request offers to switch to, or "". An
+// offer that comes with a body is passed over, as a server may (RFC 9110
+// section 7.8): the body would have to end before the switch.
+func offered(r *httpmsg.Request) string {
+	if r.Length != 0 || !r.Header.HasToken("Connection", "Upgrade") {
 		return ""
 	}
-	return h.Get("Upgrade")
+	return r.Header.Get("Upgrade")
 }
 
 // answered is the header of an answer as the client gets it.
 func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h, "") }
+
+// lengthOf is the length to tell the client. That of a 304 is the length of
+// what is not sent (RFC 9110 section 8.6).
+func lengthOf(resp *httpmsg.Response) int64 {
+	if resp.Status != 304 {
+		return resp.Length
+	}
+	n, err := strconv.ParseUint(resp.Header.Get("Content-Length"), 10, 63)
+	if err != nil {
+		return -1
+	}
+	return int64(n)
+}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -8,22 +9,24 @@ import (
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
-// patience is the wait for a node's answer. It begins when the request has
-// been read to its end: a long upload is no slow node.
+// patience is the wait for a node to begin its answer. It stands still while
+// the request's body is waited for, which is the client's time, and begins
+// anew with each piece of it that the node is offered: a long upload is no slow
+// node, one that takes nothing more is.
 type patience struct {
-	timeout time.Duration
+	timeout time.Duration // 0 means for ever
 	expire  func()
 
 	mu      sync.Mutex
 	timer   *time.Timer
 	stopped bool
+	broken  error // what ended the request's body, if not its end
 }
 
-// watch returns the body of r; the wait begins when it ends, or now when there
-// is none.
+// watch begins the wait and returns the body of r to be read through it.
 func (p *patience) watch(r *httpmsg.Request) io.Reader {
+	p.begin()
 	if r.Length == 0 {
-		p.begin()
 		return r.Body
 	}
 	return &watchedBody{r.Body, p}
@@ -32,30 +35,57 @@ func (p *patience) watch(r *httpmsg.Request) io.Reader {
 func (p *patience) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.timer == nil && !p.stopped && p.timeout > 0 {
+	switch {
+	case p.stopped || p.timeout <= 0:
+	case p.timer == nil:
 		p.timer = time.AfterFunc(p.timeout, p.expire)
+	default:
+		p.timer.Reset(p.timeout)
 	}
 }
 
-// stop ends the wait; calling it again does nothing.
-func (p *patience) stop() {
+func (p *patience) pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stopped = true
 	if p.timer != nil {
 		p.timer.Stop()
 	}
 }
 
+// stop ends the wait for good; calling it again does nothing.
+func (p *patience) stop() {
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
+	p.pause()
+}
+
+// fail notes that the request's body broke off.
+func (p *patience) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.broken = err
+}
+
+// failure returns what the request's body broke off with, or nil.
+func (p *patience) failure() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.broken
+}
+
+// watchedBody is a request's body as the node's side reads it.
 type watchedBody struct {
-	io.Reader
+	r io.Reader
 	p *patience
 }
 
 func (b *watchedBody) Read(buf []byte) (int, error) {
-	n, err := b.Reader.Read(buf)
-	if err != nil {
-		b.p.begin()
+	b.p.pause()
+	n, err := b.r.Read(buf)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.p.fail(err)
 	}
+	b.p.begin()
 	return n, err
 }

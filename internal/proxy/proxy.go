@@ -7,8 +7,8 @@ package proxy
 import (
 	"context"
 	"errors"
-	"io"
-	"sync"
+	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/micro/sidecar/internal/balance"
@@ -30,8 +30,9 @@ type Handler struct {
 	Resolver  Resolver
 	Balancer  *balance.Balancer
 	Transport *transport.Client
-	// Timeout bounds the wait for a node's answer to begin, counted from the
-	// end of the request's body. What streams after that may take forever.
+	// Timeout bounds the wait for a node to take the next piece of a request's
+	// body and, after the last, to begin its answer; 0 means no bound. What
+	// streams after that may take forever.
 	Timeout time.Duration
 }
 
@@ -78,70 +79,40 @@ func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *ht
 	err := h.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
 		begun := time.Now()
 		var err error
-		resp, err = h.Transport.Do(ctx, n.Addr, out)
-		if err != nil {
+		if resp, err = h.Transport.Do(ctx, n.Addr, out); err != nil {
 			return 0, err
 		}
-		return time.Since(begun), nil
+		return time.Since(begun), refuse(r, n.Addr, resp)
 	})
 	patience.stop()
-	if err != nil {
-		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) && parent.Err() == nil {
-			return errTimeout
-		}
-		return err
-	}
-	if resp.Conn != nil {
+	switch {
+	case err == nil && resp.Conn != nil:
 		return tunnel(ctx, resp, w)
+	case err == nil:
+		return answer(resp, w)
+	case parent.Err() != nil:
+		return err
+	case errors.Is(context.Cause(ctx), errTimeout):
+		return errTimeout
 	}
-	return answer(resp, w)
+	if broken := patience.failure(); broken != nil {
+		return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", broken)
+	}
+	return err
 }
 
-// answer streams a node's answer to the client.
-func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
-	defer resp.Body.Close()
-	if err := w.Head(resp.Status, answered(resp.Header), resp.Length); err != nil {
-		return httpmsg.ErrAborted
-	}
-	if err := copyBody(w, resp.Body); err != nil {
-		return httpmsg.ErrAborted
-	}
-	if resp.Trailer == nil {
+// refuse closes an answer that cannot be passed on and says why.
+func refuse(r *httpmsg.Request, addr string, resp *httpmsg.Response) error {
+	var what string
+	switch {
+	case resp.Conn != nil && offered(r) == "":
+		what = "switched protocols without being asked"
+		_ = resp.Conn.Close() // nothing more is wanted of it
+	case resp.Conn == nil && resp.Status < http.StatusOK:
+		what = fmt.Sprintf("answered with status %d, which is none", resp.Status)
+		_ = resp.Body.Close()
+	default:
 		return nil
 	}
-	if t := resp.Trailer(); len(t) > 0 {
-		if err := w.Trailer(t); err != nil {
-			return httpmsg.ErrAborted
-		}
-	}
-	return nil
-}
-
-// buffers hold pieces of bodies on their way through.
-var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
-
-// copyBody copies src to the client piece by piece as the pieces come: an
-// event must not wait for the next one.
-func copyBody(w httpmsg.ResponseWriter, src io.Reader) error {
-	buf := buffers.Get().(*[32 << 10]byte)
-	defer buffers.Put(buf)
-	for {
-		n, err := src.Read(buf[:])
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); werr != nil {
-				return werr
-			}
-			if err == nil {
-				if werr := w.Flush(); werr != nil {
-					return werr
-				}
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
+	return &transport.NodeError{Addr: addr, Sent: true, Err: errors.New(what)}
 }

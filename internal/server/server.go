@@ -20,6 +20,8 @@ const (
 	// for the next request on a connection.
 	headTimeout = 10 * time.Second
 	idleTimeout = 2 * time.Minute
+	// cutTime is how long handlers may take to notice that they were cut off.
+	cutTime = time.Second
 	// maxHead is the largest request head in bytes.
 	maxHead = 64 << 10
 )
@@ -117,27 +119,36 @@ func (s *Server) Switch(routes Routes) { s.entrance.routes.Store(&routes) }
 // Failed yields the error of a listener that broke.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Drain closes the listeners and waits for the requests in flight; upgraded
-// connections are left alone. A request that is still there when ctx ends is
-// cut off, and that is an error.
+// Drain closes the listeners and waits until ctx ends for the requests in
+// flight; upgraded connections are left alone. What is still there then is for
+// [Server.Finish].
 func (s *Server) Drain(ctx context.Context) error {
 	err := s.http.Shutdown(ctx)
-	if err != nil {
-		err = fmt.Errorf("requests were cut off at the deadline: %w", err)
+	if err != nil && ctx.Err() != nil {
+		err = nil // not an end yet
 	}
 	s.serving.Wait()
 	return err
 }
 
-// Finish waits until ctx ends for upgraded connections and then cuts whatever
-// is left.
+// Finish waits until ctx ends for what is left, upgraded connections first of
+// all, and then cuts it off. A request that was cut off is an error.
 func (s *Server) Finish(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { s.entrance.active.Wait(); close(done) }()
+	var err error
 	select {
 	case <-done:
 	case <-ctx.Done():
+		if n := s.entrance.requests.Load(); n > 0 {
+			err = fmt.Errorf("requests cut off at the deadline: %d", n)
+		}
 	}
 	s.cut()
-	return s.http.Close()
+	err = errors.Join(err, s.http.Close())
+	select {
+	case <-done:
+	case <-time.After(cutTime):
+	}
+	return err
 }

@@ -40,6 +40,9 @@ func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	if err == nil {
 		err = s.wait(ctx)
 	}
+	if ctx.Err() != nil { // told to stop, be it half-way up
+		err = nil
+	}
 	grace, cancel := context.WithTimeout(context.Background(), cfg.ShutdownGrace)
 	defer cancel()
 	log.Info("stopping", "grace", cfg.ShutdownGrace)

@@ -1,0 +1,50 @@
+//go:build unix
+
+package e2e
+
+import (
+	"testing"
+
+	"github.com/micro/sidecar/internal/testserver"
+)
+
+// TestEngines shows what must hold whatever the engine. The parts of one
+// engine run side by side and share its agent, so their services have names of
+// their own.
+func TestEngines(t *testing.T) {
+	for _, engine := range []struct {
+		name string
+		open func(*testing.T) string // returns where a Consul agent is
+	}{
+		{"embedded", func(*testing.T) string { return noConsul }},
+		{"consul", func(t *testing.T) string { return testserver.Consul(t).Addr }},
+	} {
+		t.Run(engine.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, engine.open(t))
+			for name, part := range map[string]func(*testing.T, world){
+				"Curl":                  testCurl,
+				"CommandsAsTyped":       testCommandsAsTyped,
+				"Recorded2017":          testRecorded2017,
+				"ApplicationHealth":     testApplicationHealth,
+				"ApplicationCrash":      testApplicationCrash,
+				"Advertise":             testAdvertise,
+				"TTL":                   testTTL,
+				"BadInput":              testBadInput,
+				"NonsenseNodes":         testNonsenseNodes,
+				"NonsenseNodesProxied":  testNonsenseNodesProxied,
+				"Stop":                  testStop,
+				"SecondSignal":          testSecondSignal,
+				"Messages":              testMessages,
+				"MessagesAcrossSidecar": testMessagesAcross,
+				"LargeMessages":         testLargeMessages,
+				"SlowSubscriber":        testSlowSubscriber,
+			} {
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					part(t, w)
+				})
+			}
+		})
+	}
+}

@@ -1,0 +1,142 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"github.com/micro/sidecar/internal/httpmsg"
+)
+
+// exchange is an httpmsg.ResponseWriter over net/http's.
+type exchange struct {
+	w       *recorder
+	control *http.ResponseController
+	hints   bool // the client understands 1xx
+
+	// mu orders the heads: a 1xx comes from the goroutine that reads from the
+	// node, "100 Continue" from the one that writes to it. net/http's own
+	// writer of 1xx takes no lock.
+	mu   sync.Mutex
+	done bool // the answer's head was written, or never will be
+}
+
+func newExchange(rec *recorder, r *http.Request) *exchange {
+	x := &exchange{w: rec, control: http.NewResponseController(rec), hints: r.ProtoAtLeast(1, 1)}
+	if rec.body != nil && rec.body.awaited {
+		rec.body.proceed = func() { _ = x.Informational(http.StatusContinue, nil) } // a client that is gone sends no body
+	}
+	return x
+}
+
+// errAnswered is what a 1xx gets that comes behind the answer's head.
+var errAnswered = errors.New("the answer has begun")
+
+// Informational sends a 1xx answer; HTTP/1.0 knows none (RFC 9110 section 15.2).
+func (x *exchange) Informational(status int, h httpmsg.Header) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.done {
+		return errAnswered
+	}
+	if !x.hints {
+		return nil
+	}
+	header := x.w.Header()
+	for _, f := range h {
+		header.Add(f.Name, f.Value)
+	}
+	x.w.WriteHeader(status)
+	clear(header)
+	return nil
+}
+
+// Head writes the answer's head.
+func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.done = true
+	header := x.w.Header()
+	// Nothing is invented: net/http leaves out what is set to nil.
+	header["Date"] = nil
+	header["Content-Type"] = nil
+	for _, f := range h {
+		name := http.CanonicalHeaderKey(f.Name)
+		if status == http.StatusNotModified && name == "Content-Type" {
+			name = "content-type" // net/http takes the other spelling out of a 304
+		}
+		header[name] = append(header[name], f.Value)
+	}
+	if length >= 0 && status != http.StatusNoContent {
+		name := "Content-Length"
+		if status == http.StatusNotModified {
+			name = "content-length"
+		}
+		header[name] = []string{strconv.FormatInt(length, 10)}
+	}
+	x.w.WriteHeader(status)
+	clear(header) // what is in there from now on is trailers
+	return nil
+}
+
+// end takes no more heads: the handler has returned.
+func (x *exchange) end() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.done = true
+}
+
+func (x *exchange) Write(b []byte) (int, error) { return x.w.Write(b) }
+
+func (x *exchange) Flush() error { return x.control.Flush() }
+
+// Trailer sends the trailer fields, announced or not.
+func (x *exchange) Trailer(h httpmsg.Header) error {
+	for _, f := range h {
+		x.w.Header().Add(http.TrailerPrefix+f.Name, f.Value)
+	}
+	return nil
+}
+
+// Upgrade hijacks the connection and writes the 101 itself.
+func (x *exchange) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
+	x.end()
+	conn, buffered, err := x.control.Hijack()
+	if err != nil {
+		return nil, err
+	}
+	x.w.switched()
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	for _, f := range h {
+		fmt.Fprintf(&head, "%s: %s\r\n", f.Name, f.Value)
+	}
+	head.WriteString("\r\n")
+	if _, err := conn.Write(head.Bytes()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &upgraded{Conn: conn, r: buffered.Reader}, nil
+}
+
+// upgraded is a hijacked connection with what net/http had read of it already.
+type upgraded struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// Read reads what was there already first.
+func (u *upgraded) Read(b []byte) (int, error) { return u.r.Read(b) }
+
+// CloseWrite closes the sending half.
+func (u *upgraded) CloseWrite() error {
+	if c, ok := u.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return u.Conn.Close()
+}
