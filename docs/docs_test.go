@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,17 +154,25 @@ func (r *reader) localise(t *testing.T, text string) string {
 	t.Helper()
 	return pagePorts.ReplaceAllStringFunc(text, func(port string) string {
 		if r.ports[port] == "" {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, r.ports[port], _ = net.SplitHostPort(l.Addr().String()) // our own text
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
+			r.ports[port] = freePort(t)
 		}
 		return r.ports[port]
 	})
+}
+
+// freePort returns a port below those that systems give to connections and to
+// listeners on port 0: nobody is given it before the reader's program has it.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			_ = l.Close() // it was never used
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // command prepares commands to run in a process group of their own.

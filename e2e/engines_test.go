@@ -8,9 +8,9 @@ import (
 	"github.com/micro/sidecar/internal/testserver"
 )
 
-// TestEngines shows what must hold whatever the engine. The parts of one
-// engine run side by side and share its agent, so their services have names of
-// their own.
+// TestEngines shows what must hold whatever the engine. The parts run side by
+// side; those on Consul share an agent, so their services have names of their
+// own.
 func TestEngines(t *testing.T) {
 	for _, engine := range []struct {
 		name string
@@ -21,7 +21,7 @@ func TestEngines(t *testing.T) {
 	} {
 		t.Run(engine.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, engine.open(t))
+			consul := engine.open(t)
 			for name, part := range map[string]func(*testing.T, world){
 				"Curl":                  testCurl,
 				"CommandsAsTyped":       testCommandsAsTyped,
@@ -30,6 +30,7 @@ func TestEngines(t *testing.T) {
 				"ApplicationCrash":      testApplicationCrash,
 				"Advertise":             testAdvertise,
 				"TTL":                   testTTL,
+				"Watch":                 testWatch,
 				"BadInput":              testBadInput,
 				"NonsenseNodes":         testNonsenseNodes,
 				"NonsenseNodesProxied":  testNonsenseNodesProxied,
@@ -39,10 +40,11 @@ func TestEngines(t *testing.T) {
 				"MessagesAcrossSidecar": testMessagesAcross,
 				"LargeMessages":         testLargeMessages,
 				"SlowSubscriber":        testSlowSubscriber,
+				"SubscriberKilled":      testSubscriberKilled,
 			} {
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					part(t, w)
+					part(t, newWorld(t, consul))
 				})
 			}
 		})

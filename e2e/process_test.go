@@ -22,7 +22,10 @@ const patient = 30 * time.Second
 
 // world is where a process of micro lives: which engine it finds, and its
 // user's folders. Processes of one world share the engine.
-type world struct{ env []string }
+type world struct {
+	home string
+	env  []string
+}
 
 // noConsul is where no Consul agent will ever answer.
 const noConsul = "127.0.0.1:1"
@@ -32,7 +35,7 @@ const noConsul = "127.0.0.1:1"
 func newWorld(t *testing.T, consul string) world {
 	t.Helper()
 	dir := t.TempDir()
-	return world{[]string{
+	return world{dir, []string{
 		"PATH=" + os.Getenv("PATH"),
 		"TMPDIR=" + dir,
 		"HOME=" + dir,
@@ -43,7 +46,7 @@ func newWorld(t *testing.T, consul string) world {
 
 // with returns the world with more in its environment.
 func (w world) with(env ...string) world {
-	return world{append(append([]string(nil), w.env...), env...)}
+	return world{w.home, append(append([]string(nil), w.env...), env...)}
 }
 
 // process is a running micro.

@@ -59,7 +59,11 @@ func (a *API) Own(path string) http.Handler {
 	case "/health":
 		h = a.health
 	case "/livez":
-		h = func(w http.ResponseWriter, _ *http.Request) { text(w, "ok\n") }
+		h = func(w http.ResponseWriter, r *http.Request) {
+			if allow(w, r, http.MethodGet, http.MethodHead) {
+				text(w, "ok\n")
+			}
+		}
 	case "/readyz":
 		h = a.ready
 	case "/metrics":
@@ -84,38 +88,42 @@ func (a *API) Own(path string) http.Handler {
 // Serve answers a request of the data plane. The only error it returns is
 // [httpmsg.ErrAborted].
 func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
-	err := a.serve(ctx, r, w)
+	handler, guarded, err := a.choose(r)
+	if guarded && err == nil {
+		var answered bool
+		if w, answered, err = a.Guard.admit(r, w); answered {
+			return err
+		}
+	}
+	if err == nil {
+		err = handler(ctx, r, w)
+	}
 	if err == nil || errors.Is(err, httpmsg.ErrAborted) {
 		return err
 	}
 	return fail(w, err)
 }
 
-func (a *API) serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+// choose returns the handler of a request, and whether the guard stands before
+// it: what is proxied is the node's own affair.
+func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg.Request, httpmsg.ResponseWriter) error, guarded bool, err error) {
+	if r.Path() == "/rpc" {
+		return a.RPC.ServeRPC, true, nil
+	}
 	isRPC := !a.ProxyByDefault
-	own := r.Path() == "/rpc"
-	if !own {
-		switch way := r.Header.Get("Micro-Handler"); way {
-		case "":
-		case "rpc":
-			isRPC = true
-		case "proxy":
-			isRPC = false
-		default:
-			return httpmsg.Errorf(400, "Micro-Handler: expected rpc or proxy, got %q", way)
-		}
+	switch way := r.Header.Get("Micro-Handler"); way {
+	case "":
+	case "rpc":
+		isRPC = true
+	case "proxy":
+		isRPC = false
+	default:
+		return nil, true, httpmsg.Errorf(400, "Micro-Handler: expected rpc or proxy, got %q", way)
 	}
-	if !own && !isRPC {
-		return a.Proxy.Serve(ctx, r, w)
+	if isRPC {
+		return a.RPC.Serve, true, nil
 	}
-	w, done, err := a.Guard.admit(r, w)
-	if done || err != nil {
-		return err
-	}
-	if own {
-		return a.RPC.ServeRPC(ctx, r, w)
-	}
-	return a.RPC.Serve(ctx, r, w)
+	return a.Proxy.Serve, false, nil
 }
 
 // Stop ends the watch streams, with a close frame or the end of the stream,

@@ -47,7 +47,10 @@ func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.R
 		return w, false, err
 	}
 	if preflight {
-		return w, true, w.Head(http.StatusNoContent, answer, -1)
+		if err := w.Head(http.StatusNoContent, answer, 0); err != nil {
+			return w, true, httpmsg.ErrAborted
+		}
+		return w, true, nil
 	}
 	if len(answer) > 0 {
 		w = &withHeader{w, answer}
@@ -72,6 +75,10 @@ func (g *Guard) check(method, host string, tls bool, get func(string) string) (a
 		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", host)
 	}
 	origin := get("Origin")
+	if origin == "" && get("Sec-Fetch-Site") == "cross-site" && get("Sec-Fetch-Mode") != "navigate" {
+		// A page that asks without CORS, for an image say, sends no Origin.
+		return nil, false, httpmsg.Errorf(http.StatusForbidden, "a page of another site asks, and tells no origin")
+	}
 	if origin == "" || sameOrigin(origin, host, tls) {
 		return nil, false, nil
 	}

@@ -25,7 +25,7 @@ func (a *API) registry(w http.ResponseWriter, r *http.Request) {
 		a.watchSocket(w, r)
 	case strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
 		a.watchEvents(w, r)
-	case r.URL.Query().Has("service"):
+	case r.URL.Query().Get("service") != "": // an empty one lists, as in 2017
 		a.getService(w, r)
 	default:
 		a.listServices(w, r)
@@ -103,9 +103,9 @@ func (a *API) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 func (a *API) listServices(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), engineTimeout)
 	defer cancel()
-	names, err := a.Registry.List(ctx)
+	names, err := a.Discovery.List(ctx)
 	if err != nil {
-		Fail(w, r, &discovery.EngineError{Err: err})
+		Fail(w, r, err)
 		return
 	}
 	type item struct {
@@ -130,18 +130,14 @@ func (a *API) getService(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, httpmsg.Errorf(http.StatusBadRequest, "versions: expected true or false, got %q", v))
 		return
 	}
-	if name == "" {
-		Fail(w, r, httpmsg.Errorf(http.StatusBadRequest, "service: expected a name, got an empty one"))
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), engineTimeout)
 	defer cancel()
-	versions, err := a.Registry.Get(ctx, name)
+	versions, err := a.Discovery.Get(ctx, name)
 	switch {
 	case errors.Is(err, registry.ErrNotFound):
 		Fail(w, r, httpmsg.Errorf(http.StatusNotFound, "service %s not found", name))
 	case err != nil:
-		Fail(w, r, &discovery.EngineError{Err: err})
+		Fail(w, r, err)
 	case asVersions:
 		for i := range versions {
 			versions[i] = registry.Normalize(versions[i])

@@ -33,14 +33,15 @@ func Random(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discover
 
 // P2C picks two nodes at random and takes the less loaded one ("the power of
 // two choices", Mitzenmacher 2001): load is the average latency times the
-// requests in flight and one more.
+// requests in flight and one more. A difference of less than half is taken for
+// noise: then chance decides, so that nodes that are alike share alike.
 func P2C(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discovery.Node {
 	a := untried(nodes, tried, nil)
 	if a == nil || len(nodes) == 1 {
 		return a
 	}
 	b := untried(nodes, tried, a)
-	if b == nil || cost(a) <= cost(b) {
+	if b == nil || cost(a) < 2*cost(b) {
 		return a
 	}
 	return b
@@ -62,9 +63,14 @@ func untried(nodes []*discovery.Node, tried func(*discovery.Node) bool, other *d
 	return nil
 }
 
-// halfLife is how long an average counts in full before it fades by half: a
-// node that was slow once gets another chance without anyone's deciding it.
-const halfLife = 5 * time.Second
+const (
+	// halfLife is how long an average counts in full before it fades by half: a
+	// node that was slow once gets another chance without anyone's deciding it.
+	halfLife = 2 * time.Second
+	// failureCost is what a failed request counts as: without it a dead node,
+	// which has no latency, would look like the best of all.
+	failureCost = 100 * time.Millisecond
+)
 
 // cost is the load of a node; one without history is cheap, so that it is
 // tried soon, but not free.

@@ -122,7 +122,7 @@ func TestBalancerTriesAnotherNodeWhenSafe(t *testing.T) {
 	}{
 		{"good node", 3, 1, nil, 0, 1, nil},
 		{"one dead node", 3, 1, errNotSent, 1, 2, nil},
-		{"retries used up", 5, 1, errNotSent, 5, 2, errNotSent},
+		{"most are dead", 9, 1, errNotSent, 8, 9, nil},
 		{"no retries", 5, 0, errNotSent, 5, 1, errNotSent},
 		{"all dead", 2, 5, errNotSent, 5, 2, errNotSent},
 		{"it may have arrived", 3, 2, errSent, 1, 1, errSent},
@@ -153,6 +153,29 @@ func TestBalancerTriesAnotherNodeWhenSafe(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestDeadNodesAreAvoided(t *testing.T) {
+	b := &Balancer{Pick: P2C, Retries: 1, Safe: func(error) bool { return true }}
+	s := service(5)
+	tries := 0
+	for range 200 {
+		err := b.Do(t.Context(), s, func(n *discovery.Node) (time.Duration, error) {
+			tries++
+			if n.ID != "4" {
+				return 0, errNotSent
+			}
+			return time.Millisecond, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Of two choices among five, four cannot hold the one that lives in three
+	// cases of five.
+	if tries > 200*4 {
+		t.Errorf("200 requests took %d tries", tries)
 	}
 }
 

@@ -48,6 +48,8 @@ type Discovery struct {
 
 	// known is replaced, never changed: requests read it without a lock.
 	known atomic.Pointer[map[string]*entry]
+	// listed is the last answer to List; nobody changes it.
+	listed atomic.Pointer[[]string]
 	// mu guards entries and the replacement of known. An entry's own lock is
 	// taken after it, never before.
 	mu      sync.Mutex
@@ -102,8 +104,40 @@ func (d *Discovery) Refresh(ctx context.Context, name string) (*Service, error) 
 	case <-r.done:
 		return r.service, r.err
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, &EngineError{errors.New("it did not answer in time")}
+		}
 		return nil, ctx.Err()
 	}
+}
+
+// Get asks the engine for a service, one a version. When the engine is away
+// the last good answer is given, if the service is in use.
+func (d *Discovery) Get(ctx context.Context, name string) ([]registry.Service, error) {
+	versions, err := d.reg.Get(ctx, name)
+	if err == nil || errors.Is(err, registry.ErrNotFound) {
+		return versions, err
+	}
+	if e, ok := (*d.known.Load())[name]; ok {
+		if s := e.service.Load(); s != nil {
+			return s.Versions, nil
+		}
+	}
+	return nil, &EngineError{err}
+}
+
+// List asks the engine for the names of all services. When the engine is away
+// the last good answer is given, if there was one.
+func (d *Discovery) List(ctx context.Context) ([]string, error) {
+	names, err := d.reg.List(ctx)
+	if err == nil {
+		d.listed.Store(&names)
+		return names, nil
+	}
+	if last := d.listed.Load(); last != nil {
+		return *last, nil
+	}
+	return nil, &EngineError{err}
 }
 
 // read asks for a read of name that has not begun yet.

@@ -143,7 +143,7 @@ func (e *entry) askLater() {
 // snapshot builds the picture of a service. Nodes that did not change are
 // taken over from the old one with all that was measured about them.
 func snapshot(name string, versions []registry.Service, old *Service) *Service {
-	s := &Service{Name: name}
+	s := &Service{Name: name, Versions: versions}
 	for _, v := range versions {
 		for _, n := range v.Nodes {
 			s.Nodes = append(s.Nodes, &Node{Node: n, Version: v.Version, Addr: n.HostPort()})

@@ -34,4 +34,6 @@ type Load struct {
 type Service struct {
 	Name  string
 	Nodes []*Node
+	// Versions is what the engine said, one a version.
+	Versions []registry.Service
 }

@@ -68,14 +68,18 @@ func (p *Prober) Probe(ctx context.Context) Result {
 }
 
 // Run probes until ctx ends and calls changed, from this goroutine, whenever
-// the application becomes healthy or stops being so. It begins as not healthy;
-// the first good probe is enough to be healthy for the first time.
+// the application becomes healthy or stops being so, and after the first probe
+// in any case. It begins as not healthy; the first good probe is enough to be
+// healthy for the first time.
 func (p *Prober) Run(ctx context.Context, changed func(healthy bool, r Result)) {
 	healthy, streak, need := false, 0, 1
-	for {
+	for first := true; ; first = false {
 		r := p.Probe(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if first && r.Err != nil {
+			changed(false, r)
 		}
 		if (r.Err == nil) != healthy {
 			streak++

@@ -74,6 +74,18 @@ func TestProbeUsesFreshConnections(t *testing.T) {
 	}
 }
 
+func TestTheFirstProbeIsTold(t *testing.T) {
+	s, _ := server(t, func(int) int { return 503 })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	New(Check{URL: s.URL, Timeout: time.Second, Interval: time.Hour, Fall: 3, Rise: 2}).Run(ctx, func(healthy bool, r Result) {
+		if healthy || r.Status != 503 {
+			t.Errorf("told %v, %+v", healthy, r)
+		}
+		cancel()
+	})
+}
+
 func TestThresholds(t *testing.T) {
 	// ok: up at once; 2 bad of fall 3: stays; 3 bad: down; 1 good of rise 2, bad,
 	// then 2 good: up.

@@ -1,8 +1,8 @@
 package proxy
 
 import (
+	"errors"
 	"io"
-	"net/http"
 	"sync"
 	"time"
 
@@ -12,13 +12,11 @@ import (
 // answer streams a node's answer to the client.
 func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
 	defer resp.Body.Close()
-	if err := w.Head(resp.Status, answered(resp.Header), lengthOf(resp)); err != nil {
+	if err := w.Head(resp.Status, answered(resp.Header), resp.Length); err != nil {
 		return httpmsg.ErrAborted
 	}
-	if resp.Body != http.NoBody {
-		if err := copyBody(w, resp); err != nil {
-			return httpmsg.ErrAborted
-		}
+	if err := copyBody(w, resp.Body); err != nil {
+		return httpmsg.ErrAborted
 	}
 	if resp.Trailer == nil {
 		return nil
@@ -36,14 +34,10 @@ var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // copyBody copies an answer's body to the client piece by piece as the pieces
 // come: an event must not wait for the next one.
-func copyBody(w httpmsg.ResponseWriter, resp *httpmsg.Response) error {
+func copyBody(w httpmsg.ResponseWriter, body io.Reader) error {
 	buf := buffers.Get().(*[32 << 10]byte)
 	defer buffers.Put(buf)
-	n, err := firstPiece(w, resp.Body, buf[:])
-	if n == 0 && err == io.EOF && resp.Length < 0 {
-		// The head leaves before the end is known, or a length would be made up.
-		return w.Flush()
-	}
+	n, err := firstPiece(w, body, buf[:])
 	for {
 		if n > 0 {
 			if _, werr := w.Write(buf[:n]); werr != nil {
@@ -55,13 +49,13 @@ func copyBody(w httpmsg.ResponseWriter, resp *httpmsg.Response) error {
 				}
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		n, err = resp.Body.Read(buf[:])
+		n, err = body.Read(buf[:])
 	}
 }
 

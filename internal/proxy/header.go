@@ -2,18 +2,17 @@ package proxy
 
 import (
 	"net"
-	"strconv"
 	"strings"
 
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
-// hopByHop are the fields that are meant for the next hop alone (RFC 9110
-// section 7.6.1) and the ones that frame a message on its connection, which
-// each side does for itself.
+// hopByHop reports whether a field is meant for the next hop alone (RFC 9110
+// section 7.6.1) or tells how a message is cut up on its connection, which each
+// side does for itself.
 func hopByHop(name string) bool {
 	for _, hop := range [...]string{
-		"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade", "Content-Length",
+		"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade",
 	} {
 		if strings.EqualFold(name, hop) {
 			return true
@@ -119,18 +118,6 @@ func offered(r *httpmsg.Request) string {
 	return r.Header.Get("Upgrade")
 }
 
-// answered is the header of an answer as the client gets it.
-func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h, "") }
-
-// lengthOf is the length to tell the client. That of a 304 is the length of
-// what is not sent (RFC 9110 section 8.6).
-func lengthOf(resp *httpmsg.Response) int64 {
-	if resp.Status != 304 {
-		return resp.Length
-	}
-	n, err := strconv.ParseUint(resp.Header.Get("Content-Length"), 10, 63)
-	if err != nil {
-		return -1
-	}
-	return int64(n)
-}
+// answered is the header of an answer as the client gets it. Its length is told
+// apart from it.
+func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h, "Content-Length") }

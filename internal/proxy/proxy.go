@@ -95,7 +95,8 @@ func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *ht
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return errTimeout
 	}
-	if broken := patience.failure(); broken != nil {
+	var node *transport.NodeError
+	if broken := patience.failure(); broken != nil && !errors.As(err, &node) {
 		return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", broken)
 	}
 	return err

@@ -37,6 +37,9 @@ type body struct {
 	closed bool
 }
 
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
 // errFinished is what a read gets after the request was answered.
 var errFinished = errors.New("the request has been answered")
 
@@ -105,7 +108,7 @@ func (b *body) finish() {
 		b.discard(drainLimit)
 	}
 	if !b.ended.Load() {
-		_ = b.control.SetReadDeadline(time.Unix(1, 0)) // in the past: net/http is not to read on
+		_ = b.control.SetReadDeadline(past) // net/http is not to read on
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -67,13 +67,19 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 	header["Date"] = nil
 	header["Content-Type"] = nil
 	for _, f := range h {
-		name := http.CanonicalHeaderKey(f.Name)
+		name := f.Name
 		if status == http.StatusNotModified && name == "Content-Type" {
 			name = "content-type" // net/http takes the other spelling out of a 304
 		}
 		header[name] = append(header[name], f.Value)
 	}
-	if length >= 0 && status != http.StatusNoContent {
+	switch {
+	case status == http.StatusNoContent:
+	case length < 0:
+		// Else net/http would count a short body and name its length. It
+		// leaves this out where it has no place.
+		header["Transfer-Encoding"] = []string{"chunked"}
+	default:
 		name := "Content-Length"
 		if status == http.StatusNotModified {
 			name = "content-length"
@@ -125,13 +131,20 @@ func (x *exchange) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 }
 
 // upgraded is a hijacked connection with what net/http had read of it already.
+// Beyond that it is read directly: net/http's reader takes the end of what the
+// client sends for the end of the client, and cancels the request.
 type upgraded struct {
 	net.Conn
 	r *bufio.Reader
 }
 
 // Read reads what was there already first.
-func (u *upgraded) Read(b []byte) (int, error) { return u.r.Read(b) }
+func (u *upgraded) Read(b []byte) (int, error) {
+	if n := u.r.Buffered(); n > 0 {
+		return u.r.Read(b[:min(n, len(b))])
+	}
+	return u.Conn.Read(b)
+}
 
 // CloseWrite closes the sending half.
 func (u *upgraded) CloseWrite() error {

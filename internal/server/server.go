@@ -39,8 +39,8 @@ type Server struct {
 }
 
 // Bind opens the listeners. The first address must be had; a further one may
-// be missing when the machine lacks its address family, or when it was only
-// there because the port was free on the other one.
+// be missing, when the machine lacks its address family, or when its port is in
+// use, which is warned about.
 func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, error) {
 	s := &Server{failed: make(chan error, len(addresses))}
 	var config net.ListenConfig
@@ -52,6 +52,8 @@ func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, e
 		switch {
 		case err == nil:
 			s.listeners = append(s.listeners, l)
+		case i > 0 && errors.Is(err, syscall.EADDRINUSE):
+			log.Warn("another program answers at one of the addresses", "address", address, "error", err)
 		case i > 0:
 			log.Debug("address left out", "address", address, "error", err)
 		case errors.Is(err, syscall.EADDRINUSE):

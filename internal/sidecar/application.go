@@ -57,6 +57,10 @@ func (a *application) run(ctx context.Context) {
 				a.announce(ctx)
 				return
 			}
+			if a.silence == nil {
+				a.log.Info("application is not healthy yet; it is registered after its first good probe", "service", a.service.Name, "error", r.Err)
+				return
+			}
 			a.log.Warn("application is not healthy; taking it out of the registry", "service", a.service.Name, "error", r.Err)
 			a.withdraw()
 		})

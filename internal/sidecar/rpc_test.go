@@ -103,11 +103,14 @@ func TestServiceWithoutUsableNodeIs503(t *testing.T) {
 	s := run(t, nil)
 	s.register("go.micro.srv.foo", "n", node(t, "n"), "")
 	s.expect(200, "", "POST", "/foo/bar", "application/json", `{}`)
+	s.expect(200, "", "GET", "/registry", "", "")
 	s.registry.Break(errEngine)
 	s.expect(200, "", "POST", "/foo/bar", "application/json", `{}`) // known: stale beats empty
 	s.refused(503, "registry", "POST", "/other/bar", "application/json", `{}`)
 	s.refused(503, "engine is away", "GET", "/readyz", "", "")
-	s.refused(503, "engine is away", "GET", "/registry", "", "")
+	s.expect(200, `[{"name":"go.micro.srv.foo"}]`, "GET", "/registry", "", "")
+	s.expect(200, "", "GET", "/registry?service=go.micro.srv.foo", "", "")
+	s.refused(503, "engine is away", "GET", "/registry?service=other", "", "")
 	s.registry.Break(nil)
 	s.expect(200, "ok\n", "GET", "/readyz", "", "")
 }

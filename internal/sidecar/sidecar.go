@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -137,11 +138,18 @@ func (s *sidecar) connect(ctx context.Context, d Drivers) error {
 			s.log.Info("engines chosen", "registry", engines.RegistryName, "because", engines.Why, "broker", engines.BrokerName)
 			return nil
 		}
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		if ctx.Err() != nil || !timedOut(err) {
 			return err
 		}
 		s.log.Warn("an engine does not answer; trying on", "error", err)
 	}
+}
+
+// timedOut tells an engine that does not answer, be it a call's deadline or a
+// connection's.
+func timedOut(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
 }
 
 func (s *sidecar) disconnect(ctx context.Context) error {

@@ -28,10 +28,10 @@ func TestRecordedRequest(t *testing.T) {
 		metadata   map[string]string
 		head, body string
 	}{
-		{nil, "POST / HTTP/1.1\r\nHost: ADDR\r\nContent-Length: 56\r\nAccept: application/json\r\nContent-Type: application/json\r\nTimeout: N\r\n" +
-			"X-Micro-From-Service: go.micro.sidecar\r\n\r\n", `{"method":"Say.Hello","params":[{"name":"John"}],"id":0}`},
-		{mucp, "POST / HTTP/1.1\r\nHost: ADDR\r\nContent-Length: 15\r\nAccept: application/json\r\nContent-Type: application/json\r\n" +
-			"Micro-Endpoint: Say.Hello\r\nMicro-Id: 0\r\nMicro-Method: Say.Hello\r\nMicro-Service: go.micro.srv.greeter\r\nMicro-Stream: 1\r\nTimeout: N\r\n\r\n", `{"name":"John"}`},
+		{nil, "POST / HTTP/1.1\r\nHost: ADDR\r\nAccept: application/json\r\nContent-Type: application/json\r\nTimeout: N\r\n" +
+			"X-Micro-From-Service: go.micro.sidecar\r\nContent-Length: 56\r\n\r\n", `{"method":"Say.Hello","params":[{"name":"John"}],"id":0}`},
+		{mucp, "POST / HTTP/1.1\r\nHost: ADDR\r\nAccept: application/json\r\nContent-Type: application/json\r\nTimeout: N\r\n" +
+			"Micro-Service: go.micro.srv.greeter\r\nMicro-Method: Say.Hello\r\nMicro-Endpoint: Say.Hello\r\nMicro-Id: 0\r\nMicro-Stream: 1\r\nContent-Length: 15\r\n\r\n", `{"name":"John"}`},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		if _, err := c.Call(ctx, node(t, w.addr, tt.metadata), sayHello); err != nil {

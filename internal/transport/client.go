@@ -9,7 +9,7 @@ package transport
 import (
 	"context"
 	"net"
-	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,9 +28,16 @@ type Options struct {
 
 // Client calls nodes. It is safe for concurrent use.
 type Client struct {
-	upstream *http.Transport
+	dialer   net.Dialer
+	poolSize int
 	maxBody  int64
 	streams  atomic.Uint64 // see raw
+
+	pools sync.Map // "host:port" to *pool
+
+	mu     sync.Mutex
+	sweep  *time.Timer // runs while there may be idle connections
+	closed bool
 }
 
 const (
@@ -38,11 +45,11 @@ const (
 	defaultDialTimeout = time.Second
 	defaultMaxBody     = 4 << 20
 
-	// maxAnswerHead limits the header of a node's answer, in bytes.
-	maxAnswerHead = 256 << 10
 	// idleTimeout is how long an idle connection is kept: shorter than the
 	// two minutes and more that servers commonly allow.
 	idleTimeout = 90 * time.Second
+	// sweepInterval is how long a connection that its node has closed may stay.
+	sweepInterval = 5 * time.Second
 	// continueTimeout is how long a body that came with "Expect: 100-continue"
 	// waits for the node's word before it is sent all the same (RFC 9110
 	// section 10.1.1).
@@ -60,35 +67,76 @@ func New(o Options) *Client {
 	if o.MaxBody <= 0 {
 		o.MaxBody = defaultMaxBody
 	}
-	dialer := &net.Dialer{Timeout: o.DialTimeout}
-	return &Client{
-		maxBody: o.MaxBody,
-		// No Proxy: a node is called at its own address whatever the
-		// environment says. HTTP/2 is not offered.
-		upstream: &http.Transport{
-			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				conn, err := dialer.DialContext(ctx, network, addr)
-				if err != nil {
-					return nil, err
-				}
-				return &countedConn{Conn: conn}, nil
-			},
-			DisableCompression:     true,
-			MaxIdleConnsPerHost:    o.PoolSize,
-			IdleConnTimeout:        idleTimeout,
-			ExpectContinueTimeout:  continueTimeout,
-			MaxResponseHeaderBytes: maxAnswerHead,
-			Protocols:              http1Only(),
-		},
-	}
-}
-
-func http1Only() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
+	return &Client{dialer: net.Dialer{Timeout: o.DialTimeout}, poolSize: o.PoolSize, maxBody: o.MaxBody}
 }
 
 // Close closes the idle connections; those in use are closed when their
 // exchange ends.
-func (c *Client) Close() { c.upstream.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	if c.sweep != nil {
+		c.sweep.Stop()
+	}
+	c.mu.Unlock()
+	c.pools.Range(func(_, p any) bool {
+		p.(*pool).expire(time.Now())
+		return true
+	})
+}
+
+// pool returns the connections to addr.
+func (c *Client) pool(addr string) *pool {
+	if p, ok := c.pools.Load(addr); ok {
+		return p.(*pool)
+	}
+	p, _ := c.pools.LoadOrStore(addr, &pool{client: c, addr: addr})
+	return p.(*pool)
+}
+
+// connect returns an idle connection, or with fresh, or when there is none, a
+// new one.
+func (c *Client) connect(ctx context.Context, p *pool, fresh bool) (*conn, error) {
+	if !fresh {
+		if conn := p.take(); conn != nil {
+			return conn, nil
+		}
+	}
+	raw, err := c.dialer.DialContext(ctx, "tcp", p.addr)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(p, raw), nil
+}
+
+// sweepLater makes sure that idle connections are looked at in time.
+func (c *Client) sweepLater() (ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && c.sweep == nil {
+		c.sweep = time.AfterFunc(sweepInterval, c.sweepNow)
+	}
+	return !c.closed
+}
+
+// sweepNow closes connections that were idle for too long, forgets nodes that
+// have none, and goes on while there are some.
+func (c *Client) sweepNow() {
+	c.mu.Lock()
+	c.sweep = nil
+	c.mu.Unlock()
+	left := false
+	c.pools.Range(func(addr, p any) bool {
+		if p.(*pool).expire(time.Now().Add(-idleTimeout)) {
+			left = true
+		} else {
+			// Whoever holds on to it meanwhile finds it no longer shared, and its
+			// connections are closed after use.
+			c.pools.CompareAndDelete(addr, p)
+		}
+		return true
+	})
+	if left {
+		c.sweepLater()
+	}
+}

@@ -6,10 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
+	"time"
 
+	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
@@ -24,11 +23,11 @@ func WithInformational(ctx context.Context, f func(status int, h httpmsg.Header)
 }
 
 // Do sends r to addr ("host:port") as it is and returns the answer when its
-// head is there. Target, method, host, header values and their repetition go
-// out as they came, and nothing is added; r.Header must not hold hop-by-hop
-// fields that are not meant for the node. The body is streamed: it is read
-// until Do has returned and the answer's body was closed. ctx rules until that
-// close, or, after a 101, until Do returns.
+// head is there. Target, method, host and header go out as they came, in order
+// and spelling, and nothing is added but what frames the body; r.Header must
+// not hold hop-by-hop fields that are not meant for the node. The body is
+// streamed: it may be read until the answer's body was closed, and for a
+// moment longer. ctx rules until that close, or, after a 101, until Do returns.
 //
 // Errors are *[NodeError]; *[httpmsg.Error] when r cannot be written; or the
 // error that reading r.Body gave, wrapped. Content-Length stays in the answer's
@@ -37,86 +36,208 @@ func (c *Client) Do(ctx context.Context, addr string, r *httpmsg.Request) (*http
 	if err := check(r); err != nil {
 		return nil, err
 	}
-	var log sentLog
-	req, body := outgoing(withTrace(ctx, &log), addr, r)
-	res, err := c.upstream.RoundTrip(req)
-	if err != nil {
-		if err := body.failure(); err != nil && ctx.Err() == nil {
-			return nil, fmt.Errorf("read the request's body: %w", err)
+	p := c.pool(addr)
+	again := rewind(r)
+	for fresh := false; ; fresh = true {
+		conn, err := c.connect(ctx, p, fresh)
+		if err != nil {
+			return nil, failed(ctx, addr, false, err)
 		}
-		return nil, failed(ctx, addr, log.sent() || body.begun(), err)
+		x := &exchange{ctx: ctx, conn: conn, request: r}
+		err = x.run()
+		if err == nil {
+			return &x.response, nil
+		}
+		_ = conn.Close() // the exchange has failed already
+		if conn.used && x.unanswered && ctx.Err() == nil && again(x) {
+			continue // the node closed an idle connection just as we took it
+		}
+		if problem := x.sendProblem(); problem != nil && ctx.Err() == nil {
+			return nil, fmt.Errorf("read the request's body: %w", problem)
+		}
+		return nil, failed(ctx, addr, x.wrote, err)
 	}
-	return incoming(ctx, addr, res)
 }
 
-// withTrace makes the upstream note connections and hand on 1xx answers.
-func withTrace(ctx context.Context, log *sentLog) context.Context {
-	trace := &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { log.got(info.Conn) },
+// rewind returns a function that makes a request ready to be sent again, on a
+// fresh connection, after a kept one turned out to be dead before any byte of
+// an answer. It reports false when the node may have carried the request out
+// and that would not be the same as once (RFC 9110 section 9.2.2, RFC 9112
+// section 9.3.1), or when its body is gone.
+func rewind(r *httpmsg.Request) func(*exchange) bool {
+	body, inMemory := r.Body.(*bytes.Reader)
+	var start int64
+	if inMemory {
+		start = body.Size() - int64(body.Len())
 	}
-	if f, ok := ctx.Value(informationalKey{}).(func(int, httpmsg.Header)); ok {
-		trace.Got1xxResponse = func(status int, h textproto.MIMEHeader) error {
-			if status != http.StatusContinue {
-				f(status, fields(http.Header(h)))
+	return func(x *exchange) bool {
+		if x.wrote && !idempotent(r.Method) {
+			return false
+		}
+		if inMemory {
+			_, err := body.Seek(start, io.SeekStart)
+			return err == nil
+		}
+		return r.Length == 0 || !x.bodyBegun
+	}
+}
+
+func idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+// exchange is one request and its answer on one connection.
+type exchange struct {
+	ctx     context.Context
+	conn    *conn
+	request *httpmsg.Request
+	release func() bool // ends ctx's hold on the connection; false: it was cut
+
+	wrote      bool // some of the request has left, or may have
+	bodyBegun  bool
+	unanswered bool    // it failed before any byte of an answer
+	sender     *sender // sends the body meanwhile; nil when it is all sent
+
+	answer   http1.Response
+	body     http1.Body
+	response httpmsg.Response
+}
+
+// aLongTimeAgo as a deadline ends reads and writes at once.
+var aLongTimeAgo = time.Unix(1, 0)
+
+// run sends the request and reads the answer's head. The caller closes the
+// connection when it fails.
+func (x *exchange) run() error {
+	x.release = func() bool { return true }
+	if x.ctx.Done() != nil {
+		conn := x.conn // x lets go of it when the answer's body is closed
+		x.release = context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(aLongTimeAgo) })
+	}
+	err := x.send()
+	if err == nil {
+		err = x.receive()
+	}
+	if err != nil {
+		x.release()
+	}
+	return err
+}
+
+// sendProblem is what went wrong with reading the request's body, if anything.
+func (x *exchange) sendProblem() error {
+	if x.sender == nil {
+		return nil
+	}
+	return x.sender.problem()
+}
+
+// maxInformational bounds the 1xx answers in front of one answer.
+const maxInformational = 64
+
+// receive reads heads until the real answer's.
+func (x *exchange) receive() error {
+	if err := x.conn.in.Wait(); err != nil {
+		x.unanswered = true
+		return noAnswer(err)
+	}
+	x.answer.Header = make(httpmsg.Header, 0, 16)
+	for range maxInformational {
+		head, err := x.conn.in.ReadHead()
+		if err != nil {
+			return noAnswer(err)
+		}
+		if err := http1.ParseResponse(head, x.request.Method, &x.answer); err != nil {
+			return fmt.Errorf("answered nonsense: %w", err)
+		}
+		switch status := x.answer.Status; {
+		case status == 100:
+			x.sender.goAhead()
+		case status == 101:
+			return x.upgraded()
+		case status < 200:
+			if f, ok := x.ctx.Value(informationalKey{}).(func(int, httpmsg.Header)); ok {
+				f(status, x.answer.Header)
 			}
+		default:
+			x.answered()
 			return nil
 		}
 	}
-	return httptrace.WithClientTrace(ctx, trace)
+	return errors.New("answered nothing but 1xx")
 }
 
-// outgoing makes the upstream's request of ours.
-func outgoing(ctx context.Context, addr string, r *httpmsg.Request) (*http.Request, *requestBody) {
-	req := (&http.Request{
-		Method:        r.Method,
-		URL:           targetURL(addr, r.Target),
-		Proto:         "HTTP/1.1",
-		ProtoMajor:    1,
-		ProtoMinor:    1,
-		Host:          r.Host,
-		Header:        upstreamHeader(r.Header),
-		ContentLength: r.Length,
-	}).WithContext(ctx)
-	if r.Length == 0 {
-		req.Body = http.NoBody
-		return req, nil
+// noAnswer says what an end of the connection means.
+func noAnswer(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("closed the connection without a complete answer")
 	}
-	if b, ok := r.Body.(*bytes.Reader); ok && r.Length > 0 {
-		// What is in memory can be sent again when a kept connection turns
-		// out to be dead before a byte was written on it.
-		req.GetBody = func() (io.ReadCloser, error) { again := *b; return io.NopCloser(&again), nil }
-		req.Body, _ = req.GetBody() // cannot fail
-		return req, nil
-	}
-	body := &requestBody{reader: r.Body}
-	req.Body = body
-	if r.Length < 0 {
-		// Said outright, so that net/http does not wait for the first byte of
-		// a GET's body to find out whether there is one.
-		req.TransferEncoding = []string{"chunked"}
-		if r.Trailer != nil {
-			req.Trailer = announced(r.Header)
-			body.atEnd = func() { addFields(req.Trailer, r.Trailer()) }
-		}
-	}
-	return req, body
+	return err
 }
 
-// incoming makes our answer of the upstream's.
-func incoming(ctx context.Context, addr string, res *http.Response) (*httpmsg.Response, error) {
-	answer := &httpmsg.Response{Status: res.StatusCode, Header: fields(res.Header), Length: res.ContentLength}
-	if res.StatusCode == http.StatusSwitchingProtocols {
-		conn, ok := res.Body.(io.ReadWriteCloser)
-		if !ok {
-			return nil, errors.Join(nonsense(addr, "switched protocols without a connection"), res.Body.Close())
-		}
-		answer.Conn, answer.Body, answer.Length = conn, http.NoBody, 0
-		return answer, nil
+// answered makes the answer that the caller gets.
+func (x *exchange) answered() {
+	x.sender.refuse() // a body that waits for a 100 is not wanted
+	a := &x.answer
+	x.body.Reset(x.conn.in, a.Length)
+	x.response = httpmsg.Response{Status: a.Status, Header: a.Header, Length: a.Length, Body: (*answerBody)(x), Trailer: x.body.Trailer}
+	switch {
+	case a.Length < 0:
+		x.response.Length = -1
+	case x.request.Method == "HEAD" || a.Status == 304:
+		// There is no body, and the length is that of the one a GET would have.
+		x.response.Length = announced(a.Header)
+	case a.Status == 204:
+		x.response.Length = 0
 	}
-	if len(res.Trailer) > 0 {
-		answer.Header.Add("Trailer", names(res.Trailer))
+}
+
+// upgraded hands over the connection.
+func (x *exchange) upgraded() error {
+	if !x.request.Header.HasToken("Connection", "Upgrade") {
+		return errors.New("answered 101 to a request that asked for no upgrade")
 	}
-	answer.Trailer = func() httpmsg.Header { return fields(res.Trailer) }
-	answer.Body = &responseBody{ctx: ctx, addr: addr, ReadCloser: res.Body}
-	return answer, nil
+	if !x.release() {
+		return x.ctx.Err()
+	}
+	x.response = httpmsg.Response{Status: 101, Header: x.answer.Header, Body: noBody{}, Conn: x.conn}
+	return nil
+}
+
+// noBody is an empty body.
+type noBody struct{}
+
+func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
+func (noBody) Close() error             { return nil }
+
+// answerBody is the body of the exchange's answer; its errors name the node.
+type answerBody exchange
+
+// Read reads a piece of the body as it comes.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = failed(b.ctx, b.conn.pool.addr, true, err)
+	}
+	return n, err
+}
+
+// Close ends the exchange. The connection is kept when both messages are
+// complete and nothing is left on it.
+func (b *answerBody) Close() error {
+	if b.conn == nil {
+		return nil
+	}
+	c := b.conn
+	b.conn = nil
+	free := b.release()
+	if free && b.body.Ended() && !b.answer.Close && b.sender.finished() && len(c.in.Buffered()) == 0 {
+		c.pool.put(c)
+		return nil
+	}
+	return c.Close()
 }

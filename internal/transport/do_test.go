@@ -15,8 +15,8 @@ import (
 
 const empty = "HTTP/1.1 204 No Content\r\n\r\n"
 
-// exchange sends r and returns the answer with its body.
-func exchange(t *testing.T, c *Client, addr string, r *httpmsg.Request) (*httpmsg.Response, string) {
+// roundTrip sends r and returns the answer with its body.
+func roundTrip(t *testing.T, c *Client, addr string, r *httpmsg.Request) (*httpmsg.Response, string) {
 	t.Helper()
 	res, err := c.Do(t.Context(), addr, r)
 	if err != nil {
@@ -40,7 +40,7 @@ func TestDoSendsTheHeadAsItIs(t *testing.T) {
 	for _, target := range []string{
 		"/", "/a%2Fb//c/./d?", "/?", "/x?", "/a/../b", "//x", "//x/y?z=%zz", "//", "/%zz", "/é?ü", "/{a}|\"<b>", "/a:b@c", "/x?a=b?c#d", "*",
 	} {
-		exchange(t, c, w.addr, get(target))
+		roundTrip(t, c, w.addr, get(target))
 		want := "GET " + target + " HTTP/1.1\r\nHost: example.com\r\n\r\n"
 		if got := w.last(); got != want {
 			t.Errorf("target %q: sent %q, want %q", target, got, want)
@@ -50,8 +50,14 @@ func TestDoSendsTheHeadAsItIs(t *testing.T) {
 	r.Method = "BREW"
 	r.Header = httpmsg.Header{{Name: "x-lower", Value: "1"}, {Name: "X-Twice", Value: "a"}, {Name: "X-Twice", Value: "b"}, {Name: "user-agent", Value: "mine/1"},
 		{Name: "content-length", Value: "7"}, {Name: "transfer-encoding", Value: "chunked"}, {Name: "Accept-Encoding", Value: "br"}}
-	exchange(t, c, w.addr, r)
-	want := "BREW / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: mine/1\r\nAccept-Encoding: br\r\nX-Twice: a\r\nX-Twice: b\r\nx-lower: 1\r\n\r\n"
+	roundTrip(t, c, w.addr, r)
+	want := "BREW / HTTP/1.1\r\nHost: example.com\r\nx-lower: 1\r\nX-Twice: a\r\nX-Twice: b\r\nuser-agent: mine/1\r\ncontent-length: 0\r\nAccept-Encoding: br\r\n\r\n"
+	if got := w.last(); got != want {
+		t.Errorf("sent %q, want %q", got, want)
+	}
+	r.Header = httpmsg.Header{{Name: "User-Agent", Value: ""}, {Name: "User-Agent", Value: "two"}}
+	roundTrip(t, c, w.addr, r)
+	want = "BREW / HTTP/1.1\r\nHost: example.com\r\nUser-Agent: \r\nUser-Agent: two\r\n\r\n"
 	if got := w.last(); got != want {
 		t.Errorf("sent %q, want %q", got, want)
 	}
@@ -83,7 +89,7 @@ func TestDoBodies(t *testing.T) {
 	c := newClient(t, Options{})
 	r := get("/")
 	r.Body, r.Length = strings.NewReader("hello"), 5
-	res, body := exchange(t, c, w.addr, r)
+	res, body := roundTrip(t, c, w.addr, r)
 	if got != "hello" || !strings.Contains(w.last(), "\r\nContent-Length: 5\r\n") {
 		t.Errorf("a GET with a body arrived as %q %q", w.last(), got)
 	}
@@ -95,8 +101,8 @@ func TestDoBodies(t *testing.T) {
 	r.Body, r.Length = strings.NewReader("hello"), -1
 	r.Header = httpmsg.Header{{Name: "Trailer", Value: "X-Sum, Content-Length"}}
 	r.Trailer = func() httpmsg.Header { return httpmsg.Header{{Name: "X-Sum", Value: "9"}} }
-	exchange(t, c, w.addr, r)
-	if got != "5\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n" || !strings.Contains(w.last(), "\r\nTrailer: X-Sum\r\n") {
+	roundTrip(t, c, w.addr, r)
+	if got != "5\r\nhello\r\n0\r\nX-Sum: 9\r\n\r\n" || !strings.Contains(w.last(), "\r\nTrailer: X-Sum, Content-Length\r\n") {
 		t.Errorf("a chunked body arrived as %q %q", w.last(), got)
 	}
 }
@@ -124,7 +130,7 @@ func TestDoInformationalAndUpgrade(t *testing.T) {
 	}
 
 	r := get("/")
-	r.Header = httpmsg.Header{{Name: "connection", Value: "Upgrade"}, {Name: "upgrade", Value: "echo"}}
+	r.Header = httpmsg.Header{{Name: "Connection", Value: "Upgrade"}, {Name: "Upgrade", Value: "echo"}}
 	res, err = c.Do(t.Context(), w.addr, r)
 	if err != nil || res.Status != 101 || res.Conn == nil {
 		t.Fatalf("upgrade: %+v, %v", res, err)
@@ -160,14 +166,15 @@ func TestDoWaitsForContinue(t *testing.T) {
 			done <- "the body did not wait: " + head
 			return
 		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 417 Expectation Failed\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+		_, _ = io.WriteString(conn, "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn) // it is kept, as far as the node knows
 		done <- ""
 	}()
 	c := newClient(t, Options{})
 	r := get("/")
 	r.Method, r.Body, r.Length = "POST", neverRead{t}, 5
 	r.Header = httpmsg.Header{{Name: "Expect", Value: "100-continue"}}
-	if res, _ := exchange(t, c, l.Addr().String(), r); res.Status != 417 {
+	if res, _ := roundTrip(t, c, l.Addr().String(), r); res.Status != 417 {
 		t.Errorf("status %d", res.Status)
 	}
 	if problem := <-done; problem != "" {

@@ -3,6 +3,7 @@ package transport
 import (
 	"strings"
 
+	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
@@ -11,7 +12,7 @@ import (
 func appendMetadata(h, from httpmsg.Header) httpmsg.Header {
 	listed := from.Has("Connection")
 	for _, f := range from {
-		if isOurs(f.Name) || listed && from.HasToken("Connection", f.Name) || !isToken(f.Name) || !isFieldValue(f.Value) {
+		if isOurs(f.Name) || listed && from.HasToken("Connection", f.Name) || !http1.IsToken(f.Name) || !http1.IsValue(f.Value) {
 			continue
 		}
 		h = append(h, f)
@@ -39,6 +40,8 @@ func isOurs(name string) bool {
 		return false
 	case strings.HasPrefix(s, "micro-"):
 		return isControl(s[len("micro-"):])
+	case s == "x-micro-from-service":
+		return true
 	case strings.HasPrefix(s, "x-micro-"):
 		return isControl(s[len("x-micro-"):])
 	default:
@@ -64,8 +67,7 @@ func isConnection(lower string) bool {
 // "X-Micro-": no client says it for them.
 func isControl(lower string) bool {
 	switch lower {
-	case "service", "method", "endpoint", "id", "error", "protocol", "stream", "topic", "target",
-		"namespace", "from-service", "token", "handler":
+	case "service", "method", "endpoint", "id", "error", "protocol", "stream", "topic", "target", "token":
 		return true
 	}
 	return false

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
@@ -21,7 +22,7 @@ type raw struct {
 }
 
 func (r raw) request(h *httpmsg.Header, _ string, c Call) ([]byte, error) {
-	if !isFieldValue(c.Service) || !isFieldValue(c.Method) {
+	if !http1.IsValue(c.Service) || !http1.IsValue(c.Method) {
 		return nil, httpmsg.Errorf(http.StatusBadRequest, "service %q or method %q holds control characters", c.Service, c.Method)
 	}
 	h.Add("Micro-Service", c.Service)
