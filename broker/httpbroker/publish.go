@@ -89,12 +89,9 @@ func (b *Broker) audience(ctx context.Context, topic string) (audience, error) {
 	if err := ctx.Err(); err != nil {
 		return audience{}, err
 	}
-	known := false
-	for _, err := range errs {
-		known = known || err == nil
-	}
-	if !known {
-		return audience{}, errors.Join(errs[:]...)
+	// One generation of which nothing is known may be the one that listens.
+	if err := errors.Join(errs[:]...); err != nil {
+		return audience{}, err
 	}
 	return b.assemble(topic, services[:]), nil
 }

@@ -3,6 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
@@ -13,6 +17,25 @@ import (
 	"github.com/micro/sidecar/registry/consul"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 )
+
+// checkAddress says what is wrong with an engine's address.
+func checkAddress(name string, address *url.URL) error {
+	switch name {
+	case "consul":
+		reg, err := consul.Open(address, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		return reg.Close()
+	case "http":
+		if _, _, err := net.SplitHostPort(address.Host); err != nil {
+			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
+		}
+	case "embedded":
+		return errors.New("the embedded engine has no address: --data_dir says which one is meant")
+	}
+	return nil
+}
 
 // consulRegistry opens the Consul agent at the address, or at the one that
 // Consul's own environment names.
@@ -66,8 +89,5 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 
 // embedded starts or joins the embedded engine.
 func embedded(ctx context.Context, e sidecar.Env) (*engine.Engine, error) {
-	if e.Address != nil {
-		return nil, errors.New("the embedded engine has no address: --data_dir says which one is meant")
-	}
 	return e.Engine(ctx)
 }

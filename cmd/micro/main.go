@@ -29,5 +29,6 @@ func drivers() sidecar.Drivers {
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
 		},
+		CheckAddress: checkAddress,
 	}
 }

@@ -123,7 +123,16 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 	if err := known(e.Registry, given["registry"], d.Registries); err != nil {
 		return err
 	}
-	return known(e.Broker, given["broker"], d.Brokers)
+	if err := known(e.Broker, given["broker"], d.Brokers); err != nil {
+		return err
+	}
+	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
+		return fmt.Errorf("%s: %w", given["registry_address"], err)
+	}
+	if err := d.Check(e.Broker, e.BrokerAddress); err != nil {
+		return fmt.Errorf("%s: %w", given["broker_address"], err)
+	}
+	return nil
 }
 
 // known refuses an engine's name that the table lacks.

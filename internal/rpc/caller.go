@@ -59,7 +59,8 @@ type Request struct {
 // transport.Client.Call; context.DeadlineExceeded is in them when the call ran
 // out of time.
 func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout(r.Timeout))
+	timeout := c.timeout(r.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	service, err := c.service(ctx, r)
 	if err != nil {
@@ -68,12 +69,16 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 	call := transport.Call{
 		Service: r.Service, Method: r.Method,
 		ContentType: r.ContentType, Header: r.Header, Body: r.Body,
+		// The first node is told the whole timeout, as the 2017 sidecar did;
+		// the next ones what is left of it.
+		Timeout: timeout,
 	}
 	var result []byte
 	err = c.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
 		begun := time.Now()
 		var err error
 		result, err = c.Transport.Call(ctx, n.Node, call)
+		call.Timeout = 0
 		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
 			// How soon a node fails is no praise; that it let the time run
 			// out is to its account.

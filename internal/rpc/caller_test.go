@@ -26,6 +26,7 @@ func TestCallGoesToTheNextNodeWhenThatIsSafe(t *testing.T) {
 	c := newCaller(t, table{
 		"one-dead": {deadNode(t), live},
 		"two-dead": {deadNode(t), deadNode(t), live},
+		"dead":     {deadNode(t), deadNode(t)},
 		"broken":   {broken, live},
 		"none":     {},
 	})
@@ -33,8 +34,11 @@ func TestCallGoesToTheNextNodeWhenThatIsSafe(t *testing.T) {
 		t.Errorf("a dead node and a live one: %s, %v", got, err)
 	}
 	var failed *transport.NodeError
-	if _, err := call(c, t.Context(), "two-dead"); !errors.As(err, &failed) || failed.Sent {
-		t.Errorf("more dead nodes than retries: %v", err)
+	if got, err := call(c, t.Context(), "two-dead"); err != nil || got != `{"text":"Hello"}` {
+		t.Errorf("two dead nodes and a live one: %s, %v", got, err)
+	}
+	if _, err := call(c, t.Context(), "dead"); !errors.As(err, &failed) || failed.Sent {
+		t.Errorf("nothing but dead nodes: %v", err)
 	}
 	if got, err := call(c, t.Context(), "broken"); !errors.As(err, &failed) || !failed.Sent {
 		t.Errorf("a node that may have carried it out: %s, %v", got, err)

@@ -33,7 +33,6 @@ const plainProtocol = "http"
 
 // Serve answers a request to an RPC path.
 func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
-	begun := time.Now()
 	service, method, named := route.RPC(h.Namespace, r.Path())
 	timeout, terr := timeoutOf(r)
 	found, lerr := h.look(ctx, service, named, timeout)
@@ -56,8 +55,7 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	case lerr != nil:
 		return lerr
 	}
-	// What the look-up took is gone; what the client takes for its body is its own.
-	timeout = max(h.Caller.timeout(timeout)-time.Since(begun), 1)
+	// What the client takes for its body is its own time.
 	body, err := h.body(r)
 	if err != nil {
 		return err

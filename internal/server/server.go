@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -48,7 +49,7 @@ func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, e
 		if i > 0 {
 			address = samePort(address, s.listeners[0].Addr())
 		}
-		l, err := config.Listen(ctx, "tcp", address)
+		l, err := config.Listen(ctx, network(address), address)
 		switch {
 		case err == nil:
 			s.listeners = append(s.listeners, l)
@@ -63,6 +64,14 @@ func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, e
 		}
 	}
 	return s, nil
+}
+
+// network keeps an IPv4 address from opening IPv6 as well, as 0.0.0.0 would.
+func network(address string) string {
+	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // samePort replaces port 0 by the one the system gave to the first listener.

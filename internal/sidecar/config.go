@@ -80,6 +80,18 @@ type Engines struct {
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
+	// CheckAddress says what is wrong with the address given for the engine of
+	// that name, before anything is started; it may be nil.
+	CheckAddress func(name string, address *url.URL) error
+}
+
+// Check says what is wrong with an engine's address, if it is not empty.
+func (d Drivers) Check(name, address string) error {
+	u, err := parseAddress(name, address)
+	if err != nil || u == nil || d.CheckAddress == nil {
+		return err
+	}
+	return d.CheckAddress(name, u)
 }
 
 // Env is what a driver is opened with.

@@ -66,7 +66,7 @@ type sidecar struct {
 	messaging *messaging.Messaging
 	api       *api.API
 
-	discovering, consulWatch, application task
+	discovering, consulWatch, readiness, application task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -80,7 +80,8 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.server.Switch(s.api)
-	s.log.Info("ready", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
+	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
+	s.readiness.begin(s.tellReadiness)
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
@@ -94,6 +95,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
 		{"consul watch", s.consulWatch.stop},
+		{"readiness", s.readiness.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
 		{"listeners", s.drain},
@@ -264,7 +266,10 @@ func (s *sidecar) drain(ctx context.Context) error {
 	if s.api == nil { // nothing but "starting" was ever answered
 		return errors.Join(s.server.Drain(ctx), s.server.Finish(ctx))
 	}
-	// Requests that do not end leave a fifth of the time for the farewells.
+	// What does not end leaves time for the engines, and requests that do not
+	// end leave some for the farewells to subscribers.
+	ctx, cancel := share(ctx, 9, 10)
+	defer cancel()
 	requests, cancel := share(ctx, 4, 5)
 	defer cancel()
 	var streams sync.WaitGroup
@@ -285,6 +290,30 @@ func share(ctx context.Context, num, den time.Duration) (context.Context, contex
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, time.Until(end)*num/den)
+}
+
+// tellReadiness logs whether the engines can be reached, now and whenever that
+// changes.
+func (s *sidecar) tellReadiness(ctx context.Context) {
+	const every = 2 * time.Second
+	ready, told := false, false
+	for {
+		err := s.engines.Ping(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && (ready || !told):
+			s.log.Warn("not ready: an engine cannot be reached; trying on", "error", err)
+		case err == nil && !ready:
+			s.log.Info("ready")
+		}
+		ready, told = err == nil, true
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
 }
 
 // watchForConsul warns, once, when a Consul agent appears after the embedded

@@ -32,6 +32,9 @@ type Call struct {
 	Header httpmsg.Header
 	// Body is the argument; an empty one is {} in JSON.
 	Body []byte
+	// Timeout is what the node is told that it has; 0 means what is left of the
+	// context's time.
+	Timeout time.Duration
 }
 
 // MediaType returns the content type that nodes understand, [JSON] or
@@ -74,7 +77,7 @@ func (c *Client) formOf(n registry.Node, service string) (form, error) {
 
 // Call calls the node n in the form that its metadata asks for and returns the
 // result: JSON on one line as the service wrote it, or the protobuf message.
-// The deadline of ctx is told to the node.
+// The node is told how much time it has.
 //
 // Errors are *[ServiceError], what the service answered; *[NodeError], also for
 // answers larger than the client's limit; and *[httpmsg.Error] for a call that
@@ -97,7 +100,9 @@ func (c *Client) Call(ctx context.Context, n registry.Node, call Call) ([]byte, 
 	h := make(httpmsg.Header, 0, len(call.Header)+8)
 	h.Add("Accept", media)
 	h.Add("Content-Type", media)
-	if deadline, ok := ctx.Deadline(); ok {
+	if told := call.Timeout; told > 0 {
+		h.Add("Timeout", strconv.FormatInt(int64(told), 10))
+	} else if deadline, ok := ctx.Deadline(); ok {
 		h.Add("Timeout", strconv.FormatInt(max(int64(time.Until(deadline)), 1), 10))
 	}
 	body, err := f.request(&h, media, call)

@@ -27,7 +27,7 @@ func compact(body []byte) ([]byte, error) {
 	var buf bytes.Buffer
 	buf.Grow(len(body))
 	if err := json.Compact(&buf, body); err != nil {
-		return nil, fmt.Errorf("answer that is no JSON: %w", err)
+		return nil, fmt.Errorf("no JSON: %w", err)
 	}
 	return buf.Bytes(), nil
 }
