@@ -14,17 +14,18 @@ import (
 // chose requires what the log says about the engines.
 func (s *sidecar) chose(registry, because, broker string) {
 	s.t.Helper()
-	const mark = `msg="engines chosen"`
-	for line := range strings.Lines(s.log.String()) {
-		if !strings.Contains(line, mark) {
-			continue
+	line := ""
+	within(s.t, patient, "the log to say which engine was chosen", func() bool {
+		for line = range strings.Lines(s.log.String()) {
+			if strings.Contains(line, `msg="engines chosen"`) && strings.HasSuffix(line, "\n") {
+				return true
+			}
 		}
-		if !strings.Contains(line, " registry="+registry+" ") || !strings.Contains(line, " broker="+broker) || !strings.Contains(line, because) {
-			s.t.Errorf("the log says %s; want %s because %s, broker %s", line, registry, because, broker)
-		}
-		return
+		return false
+	})
+	if !strings.Contains(line, " registry="+registry+" ") || !strings.Contains(line, " broker="+broker) || !strings.Contains(line, because) {
+		s.t.Errorf("the log says %s; want %s because %s, broker %s", line, registry, because, broker)
 	}
-	s.t.Errorf("the log does not say which engine was chosen: %s", s.log.String())
 }
 
 func TestChoice(t *testing.T) {

@@ -6,11 +6,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/brokertest"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/memory"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

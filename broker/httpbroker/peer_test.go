@@ -10,11 +10,12 @@ import (
 	"testing"
 	"time"
 
+	micro "go-micro.dev/v5/broker"
+	microregistry "go-micro.dev/v5/registry"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/memory"
-	micro "go-micro.dev/v5/broker"
-	microregistry "go-micro.dev/v5/registry"
 )
 
 // shared is go-micro's view of a registry of ours: what both register is seen

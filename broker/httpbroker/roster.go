@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/micro/sidecar/registry"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/micro/sidecar/registry"
 )
 
 // Registrations live as long, and are renewed as often, as go-micro's.

@@ -3,10 +3,11 @@ package memory_test
 import (
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/brokertest"
 	"github.com/micro/sidecar/broker/memory"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

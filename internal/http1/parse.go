@@ -77,11 +77,23 @@ func ParseResponse(text, method string, r *Response) error {
 	if r.Header, err = f.fields(rest, r.Header); err != nil {
 		return err
 	}
-	switch bodiless := r.Status < 200 || r.Status == 204 || r.Status == 304; {
+	if err := r.setBody(&f, method); err != nil {
+		return err
+	}
+	r.Close = f.close || r.Minor == 0 && !f.keep || r.Length == UntilClose
+	if f.upgrade || r.Status == 101 {
+		r.Upgrade = f.protocols
+	}
+	return nil
+}
+
+// setBody draws the conclusions on the body (RFC 9112 section 6.3).
+func (r *Response) setBody(f *framing, method string) error {
+	bodiless := r.Status < 200 || r.Status == 204 || r.Status == 304
+	switch {
 	case bodiless && f.chunked && r.Status != 304:
 		return malformed("Transfer-Encoding in an answer with status %d", r.Status)
-	case bodiless || method == "HEAD":
-	case method == "CONNECT" && r.Status < 300:
+	case bodiless, method == "HEAD", method == "CONNECT" && r.Status < 300:
 	case f.chunked && r.Minor == 0:
 		return malformed("Transfer-Encoding in an HTTP/1.0 answer")
 	case f.chunked:
@@ -90,10 +102,6 @@ func ParseResponse(text, method string, r *Response) error {
 		r.Length = f.length
 	default:
 		r.Length = UntilClose
-	}
-	r.Close = f.close || r.Minor == 0 && !f.keep || r.Length == UntilClose
-	if f.upgrade || r.Status == 101 {
-		r.Upgrade = f.protocols
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -104,7 +105,7 @@ func FuzzConnection(f *testing.F) {
 			_ = conn.(*net.TCPConn).CloseWrite()
 		}()
 		_, err = io.Copy(io.Discard, answer)
-		if e, ok := err.(net.Error); ok && e.Timeout() {
+		if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
 			t.Fatalf("the connection was not closed within %v", wait)
 		}
 		for deadline := time.Now().Add(wait); m.Counts().Subscribers > 0; time.Sleep(time.Millisecond) {

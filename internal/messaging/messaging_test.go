@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/memory"
 	"github.com/micro/sidecar/internal/httpmsg"
-	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/coder/websocket"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
 )

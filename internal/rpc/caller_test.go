@@ -14,7 +14,7 @@ import (
 	"github.com/micro/sidecar/internal/transport"
 )
 
-func call(c *Caller, ctx context.Context, service string) (string, error) {
+func call(ctx context.Context, c *Caller, service string) (string, error) {
 	b, err := c.Call(ctx, Request{Service: service, Method: "Say.Hello", Body: []byte(`{}`)})
 	return string(b), err
 }
@@ -30,23 +30,23 @@ func TestCallGoesToTheNextNodeWhenThatIsSafe(t *testing.T) {
 		"broken":   {broken, live},
 		"none":     {},
 	})
-	if got, err := call(c, t.Context(), "one-dead"); err != nil || got != `{"text":"Hello"}` {
+	if got, err := call(t.Context(), c, "one-dead"); err != nil || got != `{"text":"Hello"}` {
 		t.Errorf("a dead node and a live one: %s, %v", got, err)
 	}
 	var failed *transport.NodeError
-	if got, err := call(c, t.Context(), "two-dead"); err != nil || got != `{"text":"Hello"}` {
+	if got, err := call(t.Context(), c, "two-dead"); err != nil || got != `{"text":"Hello"}` {
 		t.Errorf("two dead nodes and a live one: %s, %v", got, err)
 	}
-	if _, err := call(c, t.Context(), "dead"); !errors.As(err, &failed) || failed.Sent {
+	if _, err := call(t.Context(), c, "dead"); !errors.As(err, &failed) || failed.Sent {
 		t.Errorf("nothing but dead nodes: %v", err)
 	}
-	if got, err := call(c, t.Context(), "broken"); !errors.As(err, &failed) || !failed.Sent {
+	if got, err := call(t.Context(), c, "broken"); !errors.As(err, &failed) || !failed.Sent {
 		t.Errorf("a node that may have carried it out: %s, %v", got, err)
 	}
-	if _, err := call(c, t.Context(), "none"); statusOf(err) != 503 {
+	if _, err := call(t.Context(), c, "none"); statusOf(err) != 503 {
 		t.Errorf("a service without nodes: %v", err)
 	}
-	if _, err := call(c, t.Context(), "nosuch"); statusOf(err) != 404 || err.Error() != "service nosuch not found" {
+	if _, err := call(t.Context(), c, "nosuch"); statusOf(err) != 404 || err.Error() != "service nosuch not found" {
 		t.Errorf("an unknown service: %v", err)
 	}
 	if live.Load.Latency.Load() <= 0 || live.Load.InFlight.Load() != 0 || broken.Load.Latency.Load() != 0 {
@@ -75,7 +75,7 @@ func TestCallTimeout(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if _, err := call(c, ctx, "slow"); !errors.Is(err, context.Canceled) {
+	if _, err := call(ctx, c, "slow"); !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that goes: %v", err)
 	}
 }
@@ -126,7 +126,7 @@ func TestCallsAtOnce(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for range 50 {
-				if got, err := call(c, t.Context(), "svc"); err != nil || got != `{"text":"Hello"}` {
+				if got, err := call(t.Context(), c, "svc"); err != nil || got != `{"text":"Hello"}` {
 					t.Errorf("%s, %v", got, err)
 					return
 				}

@@ -4,8 +4,9 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/micro/sidecar/broker"
 	"go.uber.org/goleak"
+
+	"github.com/micro/sidecar/broker"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
