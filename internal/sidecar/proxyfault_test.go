@@ -294,7 +294,12 @@ func benchmarked(b *testing.B, n *httptest.Server) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- Run(ctx, cfg, drivers, slog.New(slog.NewTextHandler(r.log, nil))) }()
-	b.Cleanup(func() { cancel(); _ = <-ended })
+	b.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	})
 	address := regexp.MustCompile(`address="?([0-9.:]+)`)
 	for !strings.Contains(r.log.String(), "msg=ready") {
 		time.Sleep(time.Millisecond)
