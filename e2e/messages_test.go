@@ -53,7 +53,9 @@ func testMessagesAcross(t *testing.T, w world) {
 	other := b.subscribe(topic, "other")
 	closing := b.subscribe(topic, "q") // leaves: what comes later is for the others
 	_ = closing.conn.Close(websocket.StatusNormalClosure, "")
-	<-closing.ended
+	if err := <-closing.ended; err == nil {
+		t.Error("a subscription that was closed ended without a word")
+	}
 
 	for i := range messages {
 		from := a

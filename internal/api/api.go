@@ -19,8 +19,12 @@ import (
 	"github.com/micro/sidecar/registry"
 )
 
-// engineTimeout bounds what a request waits for a registry.
-const engineTimeout = 5 * time.Second
+const (
+	// engineTimeout bounds what a change waits for a registry, readTimeout a
+	// question, which may have an older answer.
+	engineTimeout = 5 * time.Second
+	readTimeout   = 2 * time.Second
+)
 
 // API answers the sidecar's requests. Its fields are set before first use.
 type API struct {

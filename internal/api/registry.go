@@ -101,7 +101,7 @@ func (a *API) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 func (a *API) listServices(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), engineTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	names, err := a.Discovery.List(ctx)
 	if err != nil {
@@ -130,7 +130,7 @@ func (a *API) getService(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, httpmsg.Errorf(http.StatusBadRequest, "versions: expected true or false, got %q", v))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), engineTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	versions, err := a.Discovery.Get(ctx, name)
 	switch {

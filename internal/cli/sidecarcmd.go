@@ -52,7 +52,10 @@ func mayEmbed(e sidecar.Engines) bool {
 // does not say where that is.
 func (i *invocation) dataDir() string {
 	if dir := i.cfg.Sidecar.Engines.DataDir; dir != "" {
-		return dir
+		if absolute, err := filepath.Abs(dir); err == nil {
+			return absolute
+		}
+		return dir // the present folder is gone: whoever uses it says so
 	}
 	if state := i.env.get("XDG_STATE_HOME"); filepath.IsAbs(state) {
 		return filepath.Join(state, "micro")

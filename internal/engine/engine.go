@@ -141,7 +141,7 @@ func (e *Engine) open(ctx context.Context) error {
 			return noHost(e.o.DataDir)
 		}
 		if pause(ctx, jitter(electInterval)); ctx.Err() != nil {
-			return fmt.Errorf("the embedded engine in %s does not answer: %w", e.o.DataDir, err)
+			return fmt.Errorf("the embedded engine in %s does not answer: %w (%w)", e.o.DataDir, err, ctx.Err())
 		}
 	}
 }

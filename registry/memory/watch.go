@@ -6,13 +6,12 @@ import (
 	"github.com/micro/sidecar/registry"
 )
 
-// watcher is what one Watch has not been told yet. Changes to the same
-// service between two reports become one, so a slow watcher holds up nobody
-// and its backlog is bounded by the number of services.
+// watcher is what one Watch has not been told yet: each change, with what the
+// service was then. A slow watcher holds up nobody.
 type watcher struct {
-	pending map[string]struct{} // guarded by Registry.mu
-	err     error               // what broke the watch, guarded by Registry.mu
-	ready   chan struct{}       // holds one token when there is work
+	pending []registry.Event // guarded by Registry.mu
+	err     error            // what broke the watch, guarded by Registry.mu
+	ready   chan struct{}    // holds one token when there is work
 }
 
 func (w *watcher) wake() {
@@ -25,14 +24,14 @@ func (w *watcher) wake() {
 // notify tells every watcher that a service changed. r.mu is held.
 func (r *Registry) notify(name string) {
 	for w := range r.watchers {
-		w.pending[name] = struct{}{}
+		w.pending = append(w.pending, registry.Event{Name: name, Services: r.get(name)})
 		w.wake()
 	}
 }
 
 // Watch implements [registry.Registry]. Its events carry the services.
 func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) error {
-	w := &watcher{pending: make(map[string]struct{}), ready: make(chan struct{}, 1)}
+	w := &watcher{ready: make(chan struct{}, 1)}
 	r.mu.Lock()
 	if err := r.usable(ctx); err != nil {
 		r.mu.Unlock()
@@ -63,17 +62,14 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 	}
 }
 
-// take returns what w has to report, as it is now.
+// take returns what w has to report.
 func (r *Registry) take(w *watcher) ([]registry.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.err != nil {
 		return nil, w.err
 	}
-	events := make([]registry.Event, 0, len(w.pending))
-	for name := range w.pending {
-		events = append(events, registry.Event{Name: name, Services: r.get(name)})
-	}
-	clear(w.pending)
+	events := w.pending
+	w.pending = nil
 	return events, nil
 }
