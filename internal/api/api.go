@@ -105,7 +105,7 @@ func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseW
 	if err == nil || errors.Is(err, httpmsg.ErrAborted) {
 		return err
 	}
-	return fail(w, err)
+	return Refuse(w, err)
 }
 
 // choose returns the handler of a request, and whether the guard stands before

@@ -82,8 +82,11 @@ func Fail(w http.ResponseWriter, _ *http.Request, err error) {
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }
 
-// fail answers a request of the data plane with err.
-func fail(w httpmsg.ResponseWriter, err error) error {
+// Refuse answers a request that never came to a handler.
+func (a *API) Refuse(w httpmsg.ResponseWriter, err error) error { return Refuse(w, err) }
+
+// Refuse answers a request of the data plane with err.
+func Refuse(w httpmsg.ResponseWriter, err error) error {
 	status, header, body := encode(err)
 	if err := w.Head(status, header, int64(len(body))); err != nil {
 		return httpmsg.ErrAborted

@@ -221,6 +221,10 @@ func TestForeignEnvironment(t *testing.T) {
 
 func TestDataDir(t *testing.T) {
 	state, home := t.TempDir(), t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		env  []string
 		args []string
@@ -229,8 +233,8 @@ func TestDataDir(t *testing.T) {
 		{[]string{"HOME=" + home}, nil, filepath.Join(home, ".local", "state", "micro")},
 		{[]string{"HOME=" + home, "XDG_STATE_HOME=" + state}, nil, filepath.Join(state, "micro")},
 		{[]string{"HOME=" + home, "XDG_STATE_HOME=relative"}, nil, filepath.Join(home, ".local", "state", "micro")},
-		{[]string{"HOME=" + home, "MICRO_DATA_DIR=d"}, nil, "d"},
-		{[]string{"HOME=" + home, "MICRO_DATA_DIR=d"}, []string{"--data_dir=e"}, "e"},
+		{[]string{"HOME=" + home, "MICRO_DATA_DIR=d"}, nil, filepath.Join(here, "d")},
+		{[]string{"HOME=" + home, "MICRO_DATA_DIR=d"}, []string{"--data_dir=e"}, filepath.Join(here, "e")},
 		{nil, nil, ""},
 	}
 	for _, test := range tests {

@@ -31,6 +31,15 @@ func (b *Body) Reset(src *Reader, length int64) {
 // Ended reports whether the body was read to its end.
 func (b *Body) Ended() bool { return b.src == nil || b.err == io.EOF } //nolint:errorlint // set by ourselves, never wrapped
 
+// Here is how much of a body whose length is known can be read without
+// waiting.
+func (b *Body) Here() int {
+	if b.src == nil || b.length < 0 {
+		return 0
+	}
+	return int(min(int64(len(b.src.Buffered())), b.left))
+}
+
 // Trailer returns the trailer fields of a chunked body that has ended.
 func (b *Body) Trailer() httpmsg.Header { return b.trailer }
 

@@ -26,14 +26,19 @@ func NewReader(src io.Reader) *Reader {
 // Buffered returns what was read and not used yet; it stays unused.
 func (r *Reader) Buffered() []byte { return r.buf[r.r:r.w] }
 
-// Put appends a byte that somebody else read from the source.
-func (r *Reader) Put(b byte) {
-	if r.w == len(r.buf) {
-		r.makeRoom()
+// Put appends bytes that somebody else read from the source.
+func (r *Reader) Put(b []byte) {
+	for _, c := range b {
+		if r.w == len(r.buf) {
+			r.makeRoom()
+		}
+		r.buf[r.w] = c
+		r.w++
 	}
-	r.buf[r.w] = b
-	r.w++
 }
+
+// Complete reports whether a whole head was read already.
+func (r *Reader) Complete() bool { return bytes.Contains(r.buf[r.r:r.w], headEnd) }
 
 // makeRoom moves what is unused to the front, or doubles the buffer.
 func (r *Reader) makeRoom() {

@@ -122,6 +122,8 @@ func (r *Request) Path() string {
 // Response is a node's answer. The receiver closes Body.
 type Response struct {
 	Status int
+	// Reason is the phrase behind the status, as the node wrote it.
+	Reason string
 	Header Header
 	// Body is never nil; Length as in Request.
 	Body   io.ReadCloser
@@ -137,6 +139,9 @@ type Response struct {
 type ResponseWriter interface {
 	// Informational sends a 1xx answer (not 101) ahead of the real one.
 	Informational(status int, h Header) error
+	// Reason sets the phrase behind the status for the Head that follows;
+	// without it, it is the usual one. Not every protocol has it.
+	Reason(phrase string)
 	// Head sends status and header. length as in Request. It is called once,
 	// before Write.
 	Head(status int, h Header, length int64) error

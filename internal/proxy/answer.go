@@ -12,6 +12,7 @@ import (
 // answer streams a node's answer to the client.
 func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
 	defer resp.Body.Close()
+	w.Reason(resp.Reason)
 	if err := w.Head(resp.Status, answered(resp.Header), resp.Length); err != nil {
 		return httpmsg.ErrAborted
 	}
@@ -66,6 +67,9 @@ const headDelay = time.Millisecond
 // firstPiece reads the body's first piece. When that takes its time, the head
 // goes ahead.
 func firstPiece(w httpmsg.ResponseWriter, body io.Reader, buf []byte) (int, error) {
+	if b, ok := body.(interface{ Here() bool }); ok && b.Here() {
+		return body.Read(buf)
+	}
 	sent := make(chan error, 1)
 	timer := time.AfterFunc(headDelay, func() { sent <- w.Flush() })
 	n, err := body.Read(buf)

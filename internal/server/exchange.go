@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -57,6 +58,9 @@ func (x *exchange) Informational(status int, h httpmsg.Header) error {
 	return nil
 }
 
+// Reason does nothing: net/http writes the usual phrases.
+func (x *exchange) Reason(string) {}
+
 // Head writes the answer's head.
 func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 	x.mu.Lock()
@@ -68,6 +72,9 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 	header["Content-Type"] = nil
 	for _, f := range h {
 		name := f.Name
+		if strings.EqualFold(name, "Content-Length") {
+			continue // it follows from length
+		}
 		if status == http.StatusNotModified && name == "Content-Type" {
 			name = "content-type" // net/http takes the other spelling out of a 304
 		}

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -20,9 +19,11 @@ type Routes interface {
 	// Handler answers everything else, errors included: it returns nil or
 	// [httpmsg.ErrAborted].
 	httpmsg.Handler
+	// Refuse answers a request that never came to a handler.
+	Refuse(w httpmsg.ResponseWriter, err error) error
 }
 
-// entrance is the net/http way into the sidecar.
+// entrance counts what comes in by both ways, and is the net/http one.
 type entrance struct {
 	routes atomic.Pointer[Routes]
 	count  func(status int)
@@ -68,23 +69,17 @@ func (e *entrance) serve(rec *recorder, r *http.Request) {
 	defer x.end()
 	if err := routes.Serve(r.Context(), request(r, target, x), x); err != nil && !rec.hijacked {
 		if !r.ProtoAtLeast(1, 1) {
-			reset(x.control)
+			resetHijacked(x.control)
 		}
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// reset breaks a connection so that its end does not pass for the end of an
-// answer, as it would over HTTP/1.0.
-func reset(control *http.ResponseController) {
-	conn, _, err := control.Hijack()
-	if err != nil {
-		return // gone already
+// resetHijacked is reset for a connection of net/http's.
+func resetHijacked(control *http.ResponseController) {
+	if conn, _, err := control.Hijack(); err == nil { // else it is gone already
+		reset(conn)
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // at worst the end is an orderly one
-	}
-	_ = conn.Close() // it is given up
 }
 
 // finish counts the answer; a panic is logged, and answered with 500 when

@@ -32,6 +32,7 @@ const (
 type Server struct {
 	listeners []net.Listener
 	entrance  *entrance
+	fast      *fast
 	http      *http.Server
 	base      context.Context // of all requests
 	cut       context.CancelFunc
@@ -115,9 +116,11 @@ func (s *Server) Start(routes Routes, count func(status int), log *slog.Logger) 
 		BaseContext:       func(net.Listener) context.Context { return s.base },
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	s.fast = &fast{entrance: s.entrance, slow: newHandover(s.listeners[0].Addr()), base: s.base, conns: map[*fastConn]bool{}}
+	s.serving.Go(func() { _ = s.http.Serve(s.fast.slow) }) // ends when it is shut down
 	for _, l := range s.listeners {
 		s.serving.Go(func() {
-			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.fast.accept(l); !errors.Is(err, net.ErrClosed) {
 				s.failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)
 			}
 		})
@@ -134,19 +137,38 @@ func (s *Server) Failed() <-chan error { return s.failed }
 // flight; upgraded connections are left alone. What is still there then is for
 // [Server.Finish].
 func (s *Server) Drain(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
-	if err != nil && ctx.Err() != nil {
-		err = nil // not an end yet
+	var errs []error
+	for _, l := range s.listeners {
+		errs = append(errs, l.Close())
+	}
+	s.fast.drain()
+	if err := s.http.Shutdown(ctx); err != nil && ctx.Err() == nil {
+		errs = append(errs, err)
 	}
 	s.serving.Wait()
-	return err
+	for s.entrance.requests.Load() > 0 && ctx.Err() == nil {
+		pause(ctx, drainPoll)
+	}
+	return errors.Join(errs...)
+}
+
+// drainPoll is how often Drain looks whether requests are left.
+const drainPoll = 5 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // Finish waits until ctx ends for what is left, upgraded connections first of
 // all, and then cuts it off. A request that was cut off is an error.
 func (s *Server) Finish(ctx context.Context) error {
 	done := make(chan struct{})
-	go func() { s.entrance.active.Wait(); close(done) }()
+	go func() { s.entrance.active.Wait(); s.fast.running.Wait(); close(done) }()
 	var err error
 	select {
 	case <-done:
@@ -156,6 +178,7 @@ func (s *Server) Finish(ctx context.Context) error {
 		}
 	}
 	s.cut()
+	s.fast.cut()
 	err = errors.Join(err, s.http.Close())
 	select {
 	case <-done:

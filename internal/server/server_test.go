@@ -39,6 +39,14 @@ func (r routes) Serve(ctx context.Context, q *httpmsg.Request, w httpmsg.Respons
 	return r.serve(ctx, q, w)
 }
 
+func (r routes) Refuse(w httpmsg.ResponseWriter, err error) error {
+	var refusal *httpmsg.Error
+	if !errors.As(err, &refusal) {
+		return httpmsg.ErrAborted
+	}
+	return w.Head(refusal.Status, nil, 0)
+}
+
 // started is a server that runs.
 type started struct {
 	*Server

@@ -95,7 +95,7 @@ func TestProxyBodiesKeepTheirFraming(t *testing.T) {
 		{"GET /foo/ HTTP/1.1\r\nHost: h\r\n\r\n", "", "", ""},
 		{"POST /foo/ HTTP/1.1\r\nHost: h\r\n\r\n", "", "", ""},
 		{"POST /foo/ HTTP/1.1\r\nHost: h\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 7\r\nX-More: 8\r\nMicro-Token: no\r\n\r\n", "", "chunked",
-			"1\r\nx\r\n0\r\nX-More: 8\r\nX-Sum: 7\r\n\r\n"},
+			"1\r\nx\r\n0\r\nX-Sum: 7\r\nX-More: 8\r\n\r\n"},
 		{"POST /foo/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Unannounced: 8\r\n\r\n", "", "chunked", "1\r\nx\r\n0\r\nX-Unannounced: 8\r\n\r\n"},
 	} {
 		c.ask(tt.sent)
@@ -127,9 +127,9 @@ func TestProxyAnswers(t *testing.T) {
 		{"304 with a length", "GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 99\r\nContent-Type: a/b\r\n\r\n", "HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nContent-Type: a/b\r\nEtag: \"x\"\r\n\r\n", ""},
 		{"304 without", "GET", "HTTP/1.1 304 Not Modified\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n\r\n", ""},
 		{"trailers, announced or not", "GET", "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nX-Sum: head\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX-Sum: 7\r\nX-More: 8\r\n\r\n",
-			"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nX-Sum: head\r\n\r\n", "1\r\nx\r\n0\r\nX-More: 8\r\nX-Sum: 7\r\n\r\n"},
+			"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\nX-Sum: head\r\n\r\n", "1\r\nx\r\n0\r\nX-Sum: 7\r\nX-More: 8\r\n\r\n"},
 		{"redirects are the client's", "POST", "HTTP/1.1 302 Found\r\nLocation: /a%2Fb\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /a%2Fb\r\n\r\n", ""},
-		{"a status of one's own", "GET", "HTTP/1.1 599 x\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 599 status code 599\r\nContent-Length: 0\r\n\r\n", ""},
+		{"a status of one's own", "GET", "HTTP/1.1 599 x\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 599 x\r\nContent-Length: 0\r\n\r\n", ""},
 		{"early hints", "GET", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok204, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", ""},
 	} {
 		answer.set(tt.answer)
@@ -181,7 +181,7 @@ func TestProxyHTTP10(t *testing.T) {
 	s := proxying(t, n, nil)
 	c := dial(t, s)
 	c.send("GET /foo/ HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-	if all, err := c.rest(); err != nil || all != "HTTP/1.0 200 OK\r\n\r\nabc" {
+	if all, err := c.rest(); err != nil || all != "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc" {
 		t.Errorf("got %q, %v", all, err)
 	}
 	cut.Store(true)

@@ -31,3 +31,6 @@ func (s starting) Own(path string) http.Handler {
 func (s starting) Serve(context.Context, *httpmsg.Request, httpmsg.ResponseWriter) error {
 	return httpmsg.ErrAborted
 }
+
+// Refuse answers a request that never came to a handler.
+func (starting) Refuse(w httpmsg.ResponseWriter, err error) error { return api.Refuse(w, err) }

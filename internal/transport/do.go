@@ -184,7 +184,7 @@ func (x *exchange) answered() {
 	x.sender.refuse() // a body that waits for a 100 is not wanted
 	a := &x.answer
 	x.body.Reset(x.conn.in, a.Length)
-	x.response = httpmsg.Response{Status: a.Status, Header: a.Header, Length: a.Length, Body: (*answerBody)(x), Trailer: x.body.Trailer}
+	x.response = httpmsg.Response{Status: a.Status, Reason: a.Reason, Header: a.Header, Length: a.Length, Body: (*answerBody)(x), Trailer: x.body.Trailer}
 	switch {
 	case a.Length < 0:
 		x.response.Length = -1
@@ -225,6 +225,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Here reports whether a read returns at once.
+func (b *answerBody) Here() bool { return b.body.Ended() || len(b.conn.in.Buffered()) > 0 }
 
 // Close ends the exchange. The connection is kept when both messages are
 // complete and nothing is left on it.
