@@ -142,7 +142,7 @@ type recorder struct {
 }
 
 func (w *recorder) Informational(int, httpmsg.Header) error { return nil }
-func (*recorder) Reason(string) {}
+func (*recorder) Reason(string)                             {}
 
 func (w *recorder) Head(status int, h httpmsg.Header, length int64) error {
 	w.status, w.header, w.length = status, slices.Clone(h), length
