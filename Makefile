@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/micro/sidecar/internal/cli.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench fuzz clean
+.PHONY: all build build-all demo test lint bench bench-limits fuzz clean
 
 all: build
 
@@ -43,7 +43,10 @@ $(CACHE)/bin/golangci-lint: tools/go.mod
 	@mkdir -p $(CACHE)/bin
 	cd tools && $(GO) build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-bench: build ## start-up time and memory, measured on this machine
+bench: bench-limits ## the hop against HAProxy, nginx and ReverseProxy, too (needs wrk, haproxy, nginx)
+	$(GO) run ./bench/compare -micro bin/micro
+
+bench-limits: build ## start-up time and memory, held against their limits
 	$(GO) run ./bench -micro bin/micro
 
 fuzz: ## every fuzzer for FUZZTIME
