@@ -74,7 +74,7 @@ type Broker struct {
 	ctx   context.Context // ends with Close
 	stop  context.CancelFunc
 	tasks sync.WaitGroup // the listener and the renewal of registrations
-	sends sync.WaitGroup // publishes and deliveries; grows only while open or not zero
+	sends sync.WaitGroup // calls and deliveries; grows only while open or not zero
 
 	mu       sync.Mutex
 	closed   bool

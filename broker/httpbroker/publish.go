@@ -65,7 +65,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 	return ctx.Err()
 }
 
-// begin counts a publish as one that Close waits for, unless the broker is closed.
+// begin counts a call as one that Close waits for, unless the broker is closed.
 func (b *Broker) begin() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

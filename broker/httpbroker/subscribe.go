@@ -41,6 +41,13 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	if o.Queue == broadcast || !utf8.ValidString(o.Queue) {
 		return nil, fmt.Errorf("http broker: subscribe: %q cannot be the name of a queue", o.Queue)
 	}
+	if !b.begin() {
+		return nil, broker.ErrClosed
+	}
+	defer b.sends.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.ctx, cancel)()
 	s := &subscription{broker: b, id: rand.Text(), topic: topic, queue: o.Queue}
 	s.close = sync.OnceFunc(s.leave)
 	services, err := b.admit(s, h)
@@ -50,6 +57,9 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	e, err := b.roster.add(ctx, services)
 	if err != nil {
 		s.close()
+		if b.ctx.Err() != nil {
+			return nil, broker.ErrClosed
+		}
 		return nil, fmt.Errorf("http broker: subscribe: %w", err)
 	}
 	if !b.enter(s, e) {

@@ -11,7 +11,6 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
-	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
@@ -49,7 +48,7 @@ func consulRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error)
 
 // embeddedRegistry opens the registry in the embedded engine.
 func embeddedRegistry(ctx context.Context, e sidecar.Env) (registry.Registry, error) {
-	host, err := embedded(ctx, e)
+	host, err := e.Engine(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +75,7 @@ func httpBroker(_ context.Context, e sidecar.Env) (broker.Broker, error) {
 
 // embeddedBroker opens the messaging in the embedded engine.
 func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
-	host, err := embedded(ctx, e)
+	host, err := e.Engine(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +84,4 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 		return nil, err
 	}
 	return messages, nil
-}
-
-// embedded starts or joins the embedded engine.
-func embedded(ctx context.Context, e sidecar.Env) (*engine.Engine, error) {
-	return e.Engine(ctx)
 }

@@ -8,7 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"sync"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
@@ -16,7 +17,6 @@ import (
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/stats"
-	"github.com/micro/sidecar/registry"
 )
 
 const (
@@ -28,7 +28,6 @@ const (
 
 // API answers the sidecar's requests. Its fields are set before first use.
 type API struct {
-	Registry  registry.Registry
 	Discovery *discovery.Discovery
 	RPC       *rpc.Handler
 	Proxy     httpmsg.Handler
@@ -45,10 +44,7 @@ type API struct {
 	MaxBodySize    int64
 	Guard          Guard
 
-	watchers sync.WaitGroup
-	init     sync.Once
-	stop     chan struct{} // see stopped
-	end      sync.Once
+	watches streams
 }
 
 // Own returns the handler of one of the sidecar's own paths, or nil when path
@@ -83,7 +79,7 @@ func (a *API) Own(path string) http.Handler {
 		return nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.Guard.Admit(w, r) {
+		if a.Guard.admitOwn(w, r) {
 			h(w, r)
 		}
 	})
@@ -133,15 +129,7 @@ func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg
 // Stop ends the watch streams, with a close frame or the end of the stream,
 // and waits for them until ctx ends.
 func (a *API) Stop(ctx context.Context) error {
-	a.end.Do(func() { close(a.stopped()) })
-	done := make(chan struct{})
-	go func() { a.watchers.Wait(); close(done) }()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return a.watches.stop(ctx)
 }
 
 func (a *API) health(w http.ResponseWriter, r *http.Request) {
@@ -155,7 +143,7 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	switch result := a.Health.Probe(r.Context()); {
 	case result.Err == nil:
 		text(w, "ok\n")
-	case result.Status != 0:
+	case result.Status >= 200 && result.Status <= 599: // what can be an answer here, too
 		Fail(w, r, httpmsg.Errorf(result.Status, "%v", result.Err))
 	default:
 		Fail(w, r, httpmsg.Errorf(http.StatusServiceUnavailable, "%v", result.Err))
@@ -181,17 +169,13 @@ func (a *API) stats(w http.ResponseWriter, r *http.Request) {
 
 // allow answers 405 when the request's method is none of methods.
 func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	list := ""
-	for i, m := range methods {
-		if r.Method == m {
-			return true
-		}
-		if i > 0 {
-			list += ", "
-		}
-		list += m
+	if slices.Contains(methods, r.Method) {
+		return true
 	}
-	Fail(w, r, &httpmsg.Error{Status: http.StatusMethodNotAllowed, Detail: "method " + r.Method + " is not allowed here", Allow: list})
+	Fail(w, r, &httpmsg.Error{
+		Status: http.StatusMethodNotAllowed, Allow: strings.Join(methods, ", "),
+		Detail: "method " + r.Method + " is not allowed here",
+	})
 	return false
 }
 

@@ -24,9 +24,9 @@ type Guard struct {
 	Hosts    []string
 }
 
-// Admit checks a request to one of the sidecar's own paths, adds what CORS asks
+// admitOwn checks a request to one of the sidecar's own paths, adds what CORS asks
 // for, and answers preflights and refusals itself: then it returns false.
-func (g *Guard) Admit(w http.ResponseWriter, r *http.Request) bool {
+func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
 	answer, preflight, err := g.check(r.Method, r.Host, r.TLS != nil, r.Header.Get)
 	for _, f := range answer {
 		w.Header().Add(f.Name, f.Value)
@@ -40,7 +40,7 @@ func (g *Guard) Admit(w http.ResponseWriter, r *http.Request) bool {
 	return err == nil && !preflight
 }
 
-// admit is Admit for the data plane. done means that the answer was given.
+// admit is admitOwn for the data plane. done means that the answer was given.
 func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.ResponseWriter, done bool, _ error) {
 	answer, preflight, err := g.check(r.Method, r.Host, r.TLS, r.Header.Get)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/socket"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -21,9 +22,9 @@ func (a *API) registry(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodDelete:
 		a.deregister(w, r)
 	case !allow(w, r, http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete):
-	case isUpgrade(r):
+	case r.Method == http.MethodGet && socket.Wanted(r):
 		a.watchSocket(w, r)
-	case strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+	case r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
 		a.watchEvents(w, r)
 	case r.URL.Query().Get("service") != "": // an empty one lists, as in 2017
 		a.getService(w, r)

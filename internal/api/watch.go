@@ -2,16 +2,18 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/socket"
 )
 
 const (
@@ -20,67 +22,77 @@ const (
 	writeTimeout = 10 * time.Second
 	// heartbeat keeps idle streams open through proxies and finds dead peers.
 	heartbeat = 15 * time.Second
+	// beginTimeout is how long a watch may take to begin: an engine that is
+	// away, or has very much to tell first.
+	beginTimeout = 15 * time.Second
 )
 
-func isUpgrade(r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
-}
-
-// stopped is closed when the streams have to end.
-func (a *API) stopped() chan struct{} {
-	a.init.Do(func() { a.stop = make(chan struct{}) })
-	return a.stop
-}
-
 // watch runs a watch stream until the client goes, the sidecar stops or emit
-// fails.
-func (a *API) watch(ctx context.Context, name string, live func(), emit func([]byte) error) {
-	a.watchers.Add(1)
-	defer a.watchers.Done()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
-		select {
-		case <-ctx.Done():
-		case <-a.stopped():
-			cancel()
+// fails. live begins the answer, once changes from then on will be seen. An
+// error means that nothing was answered.
+func (a *API) watch(ctx context.Context, name string, live func() error, emit func([]byte) error) error {
+	stream, err := a.watches.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.watches.done(stream)
+	late := time.AfterFunc(beginTimeout, func() {
+		stream.end(&discovery.EngineError{Err: errors.New("it did not answer in time")})
+	})
+	defer late.Stop()
+	begun := false
+	err = a.Discovery.Watch(stream.ctx, name, func() {
+		if !late.Stop() {
+			return
 		}
-	}()
-	_ = a.Discovery.Watch(ctx, name, live, func(c discovery.Change) error {
+		if err := live(); err != nil {
+			stream.end(err)
+			return
+		}
+		begun = true
+	}, func(c discovery.Change) error {
+		if !begun {
+			return context.Cause(stream.ctx)
+		}
 		frame, err := json.Marshal(c)
 		if err != nil {
 			return err
 		}
 		return emit(frame)
-	}) // why it ended is known to whoever ended it
+	})
+	if begun {
+		return nil // why it ended is known to whoever ended it
+	}
+	return cmp.Or(context.Cause(stream.ctx), err)
 }
 
-// watchSocket streams changes as text frames. The 101 is sent once changes
-// from then on will be seen.
+// watchSocket streams changes as text frames.
 func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	var conn *websocket.Conn
-	live := func() {
+	live := func() error {
 		var err error
 		// Origin and host were checked by the guard.
-		conn, err = websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
-		if err != nil { // Accept has answered
-			cancel()
-			return
+		conn, err = socket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
+		if err != nil {
+			return err
 		}
 		closed := conn.CloseRead(ctx)
 		context.AfterFunc(closed, cancel)
 		go ping(ctx, conn, cancel)
+		return nil
 	}
-	a.watch(ctx, r.URL.Query().Get("service"), live, func(frame []byte) error {
+	err := a.watch(ctx, r.URL.Query().Get("service"), live, func(frame []byte) error {
 		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 		defer cancel()
 		return conn.Write(ctx, websocket.MessageText, frame)
 	})
-	if conn != nil {
-		_ = conn.Close(websocket.StatusGoingAway, "the sidecar ends the stream")
+	if err != nil {
+		Fail(w, r, err)
+		return
 	}
+	_ = conn.Close(websocket.StatusGoingAway, "the sidecar ends the stream")
 }
 
 // ping ends a socket whose peer no longer answers.
@@ -120,7 +132,7 @@ func (a *API) watchEvents(w http.ResponseWriter, r *http.Request) {
 		return control.Flush()
 	}
 	beats := make(chan struct{})
-	live := func() {
+	live := func() error {
 		w.Header().Set("Content-Type", "text/event-stream")
 		w.Header().Set("Cache-Control", "no-cache")
 		if send(": watching\n\n") != nil {
@@ -141,17 +153,19 @@ func (a *API) watchEvents(w http.ResponseWriter, r *http.Request) {
 				}
 			}
 		}()
+		return nil
 	}
-	begun := false
-	a.watch(ctx, r.URL.Query().Get("service"), func() { begun = true; live() }, func(frame []byte) error {
+	err := a.watch(ctx, r.URL.Query().Get("service"), live, func(frame []byte) error {
 		var event bytes.Buffer
 		event.WriteString("data: ")
 		event.Write(frame)
 		event.WriteString("\n\n")
 		return send(event.String())
 	})
-	cancel()
-	if begun {
-		<-beats // nothing may write once the handler has returned
+	if err != nil {
+		Fail(w, r, err)
+		return
 	}
+	cancel()
+	<-beats // nothing may write once the handler has returned
 }

@@ -82,10 +82,10 @@ func cost(n *discovery.Node) int64 {
 	return max(latency, int64(10*time.Microsecond)) * (n.Load.InFlight.Load() + 1)
 }
 
-// Observe adds a latency to the node's average. A slower answer counts at once
+// observe adds a latency to the node's average. A slower answer counts at once
 // (the average jumps to it half-way), a faster one by an eighth: peaks are
 // avoided soon and forgotten slowly.
-func Observe(n *discovery.Node, took time.Duration) {
+func observe(n *discovery.Node, took time.Duration) {
 	for {
 		old := n.Load.Latency.Load()
 		now := int64(took)

@@ -70,9 +70,9 @@ func TestTriedNodesAreNotPicked(t *testing.T) {
 func TestP2CAvoidsTheSlowAndTheBusy(t *testing.T) {
 	s := service(3)
 	for i, n := range s.Nodes {
-		Observe(n, time.Millisecond)
+		observe(n, time.Millisecond)
 		if i == 0 {
-			Observe(n, time.Second)
+			observe(n, time.Second)
 		}
 		if i == 1 {
 			n.Load.InFlight.Store(100)
@@ -90,7 +90,7 @@ func TestP2CAvoidsTheSlowAndTheBusy(t *testing.T) {
 
 func TestSlownessFades(t *testing.T) {
 	n := service(1).Nodes[0]
-	Observe(n, time.Second)
+	observe(n, time.Second)
 	if cost(n) < int64(time.Second) {
 		t.Fatal("a fresh measurement counts less than in full")
 	}

@@ -55,9 +55,9 @@ func (b *Balancer) once(node *discovery.Node, try func(*discovery.Node) (time.Du
 	node.Load.InFlight.Add(-1)
 	switch {
 	case err != nil && b.Safe(err): // it could not even be reached
-		Observe(node, failureCost)
+		observe(node, failureCost)
 	case took > 0:
-		Observe(node, took)
+		observe(node, took)
 	}
 	return err
 }

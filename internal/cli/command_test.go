@@ -293,11 +293,24 @@ func TestPublishAndSubscribe(t *testing.T) {
 	want := "hello\nwith a\ttab\ndHdvCmxpbmVz\nG1szMW0=\n\núltimo\n"
 	text.out.wait(t, want)
 	machine.out.wait(t, `{"Header":{"X-Y":"c,d=e","a":"b"},"Body":"aGVsbG8="}`+"\n")
+	machine.out.wait(t, `"Body":"w7psdGltbw=="}`+"\n") // the last one
 	if status := text.stop(); status != exitOK {
 		t.Errorf("status %d, stderr %q", status, text.err.String())
 	}
 	if status := machine.stop(); status != exitOK || strings.Count(machine.out.String(), "\n") != 6 {
 		t.Errorf("status %d, stdout %q", status, machine.out.String())
+	}
+}
+
+func TestWatchOfARegistryThatIsAway(t *testing.T) {
+	away := memory.New()
+	away.Break(errors.New("nobody is there"))
+	d := sidecar.Drivers{Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
+		"memory": func(context.Context, sidecar.Env) (registry.Registry, error) { return away, nil },
+	}}
+	r := begin(t, d, []string{"MICRO_REGISTRY=memory"}, "watch")
+	if status := r.ended(); status != exitFailure || !strings.Contains(r.err.String(), "nobody is there") {
+		t.Errorf("status %d, stderr %q", status, r.err.String())
 	}
 }
 

@@ -85,8 +85,12 @@ func (d *direct) Deregister(ctx context.Context, s registry.Service) error {
 	return d.engines.Registry.Deregister(ctx, s)
 }
 
-// Watch reports the registry's changes.
+// Watch reports the registry's changes. It waits for a registry that goes away
+// later, not for one that is not there: nobody would know what it waits for.
 func (d *direct) Watch(ctx context.Context, live func(), emit func(discovery.Change) error) error {
+	if err := d.engines.Ping(ctx); err != nil {
+		return err
+	}
 	return d.find.Watch(ctx, "", live, emit)
 }
 

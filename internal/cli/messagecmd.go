@@ -36,12 +36,6 @@ func subscribeCommand() command {
 	}
 }
 
-// frame is a message as GET /broker sends it.
-type frame struct {
-	Header map[string]string
-	Body   []byte
-}
-
 func subscribe(ctx context.Context, i *invocation) error {
 	topic := i.args[0]
 	return i.with(ctx, true, func(c client) error {
@@ -52,7 +46,7 @@ func subscribe(ctx context.Context, i *invocation) error {
 					if m.Header == nil {
 						m.Header = map[string]string{}
 					}
-					return printJSON(i.out, frame(m))
+					return printJSON(i.out, m) // as GET /broker sends it
 				}
 				_, err := fmt.Fprintln(i.out, messageLine(m))
 				return err

@@ -124,8 +124,8 @@ func (p *proxied) Publish(ctx context.Context, topic string, m broker.Message) e
 
 // Watch reads the registry's server-sent events.
 func (p *proxied) Watch(ctx context.Context, live func(), emit func(discovery.Change) error) error {
-	reading, cut := context.WithCancel(ctx)
-	defer cut()
+	reading, cut := context.WithCancelCause(ctx)
+	defer cut(nil)
 	req, err := http.NewRequestWithContext(reading, http.MethodGet, p.base.endpoint("registry", nil), nil)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (p *proxied) Watch(ctx context.Context, live func(), emit func(discovery.Ch
 		return refusal(resp)
 	}
 	live()
-	idle := time.AfterFunc(silence, cut)
+	idle := time.AfterFunc(silence, func() { cut(errSilent) })
 	defer idle.Stop()
 	err = readEvents(&activity{resp.Body, idle}, func(data []byte) error {
 		var change discovery.Change
@@ -152,11 +152,19 @@ func (p *proxied) Watch(ctx context.Context, live func(), emit func(discovery.Ch
 		}
 		return nil
 	})
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return nil
+	case errors.Is(err, io.EOF): // in order: a connection that breaks says ErrUnexpectedEOF
+		return fmt.Errorf("the sidecar at %s ended the watch: it is shutting down", p.base.url.Host)
+	case errors.Is(context.Cause(reading), errSilent):
+		err = errSilent
 	}
 	return p.lost(err)
 }
+
+// errSilent is why a stream that says nothing for too long is cut.
+var errSilent = fmt.Errorf("nothing was heard from it for %v", silence)
 
 // silence is how long a stream of events may say nothing: a sidecar sends a
 // comment four times as often.

@@ -165,7 +165,7 @@ func TestWatchThatEnds(t *testing.T) {
 		fmt.Fprint(w, ": hello\r\n\r\ndata: {\"Action\":\"create\",\r\ndata:\"Service\":{\"name\":\"x\"}}\r\n\r\n: beat\n\n")
 	})
 	r := begin(t, someDrivers(t), nil, "watch", flag)
-	if status := r.ended(); status != exitFailure || r.out.String() != "create x -\n" || !strings.Contains(r.err.String(), "lost: EOF") {
+	if status := r.ended(); status != exitFailure || r.out.String() != "create x -\n" || !strings.Contains(r.err.String(), "ended the watch: it is shutting down\n") {
 		t.Errorf("status %d, stdout %q, stderr %q", status, r.out.String(), r.err.String())
 	}
 	nonsense := through(t, func(w http.ResponseWriter, _ *http.Request) {

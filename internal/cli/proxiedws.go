@@ -100,7 +100,7 @@ type emitError struct{ err error }
 // Error returns the receiver's error.
 func (e *emitError) Error() string { return e.err.Error() }
 
-// lost says why a subscription ended.
+// lost says why a subscription or a watch ended.
 func (p *proxied) lost(err error) error {
 	if own, ok := errors.AsType[*emitError](err); ok {
 		return own.err

@@ -142,7 +142,7 @@ func limitSettings() []*setting {
 			set: one(parseInt(0, 100), func(c *Config) *int { return &c.Sidecar.Retries }),
 		},
 		{
-			name: "client_pool_size", group: groupLimits, value: "N", def: "64", help: "idle connections kept a node",
+			name: "client_pool_size", group: groupLimits, value: "N", def: "1024", help: "idle connections kept a node",
 			set: one(parseInt(1, 100_000), func(c *Config) *int { return &c.Sidecar.PoolSize }),
 		},
 		{

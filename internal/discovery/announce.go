@@ -71,12 +71,20 @@ func (d *Discovery) awaitRenewal(ctx context.Context, s registry.Service, wait t
 		case <-due.C:
 			return
 		case <-hint:
-			now, err := d.reg.Get(ctx, s.Name)
-			if err == nil && !holds(now, s) || errors.Is(err, registry.ErrNotFound) {
+			if d.lost(ctx, s) {
 				return
 			}
 		}
 	}
+}
+
+// lost reports whether the engine says that it no longer has s. It may hang
+// for no longer than a read: the next renewal waits.
+func (d *Discovery) lost(ctx context.Context, s registry.Service) bool {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	now, err := d.reg.Get(ctx, s.Name)
+	return err == nil && !holds(now, s) || errors.Is(err, registry.ErrNotFound)
 }
 
 // holds reports whether every node of s is among versions.

@@ -50,8 +50,8 @@ type Discovery struct {
 	known atomic.Pointer[map[string]*entry]
 	// listed is the last answer to List; nobody changes it.
 	listed atomic.Pointer[[]string]
-	// mu guards entries and the replacement of known. An entry's own lock is
-	// taken after it, never before.
+	// mu guards what follows, what is in the entries, and the replacement of
+	// known.
 	mu      sync.Mutex
 	entries map[string]*entry
 	closed  bool

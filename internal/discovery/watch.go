@@ -172,7 +172,9 @@ func (w *watcher) handle(ctx context.Context, h hint) error {
 }
 
 func (w *watcher) readAll(ctx context.Context) error {
-	listed, err := w.reg.List(ctx)
+	asked, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	listed, err := w.reg.List(asked)
 	if err != nil {
 		return err
 	}
@@ -192,6 +194,8 @@ func (w *watcher) readAll(ctx context.Context) error {
 }
 
 func (w *watcher) read(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	versions, err := w.reg.Get(ctx, name)
 	if err != nil && !errors.Is(err, registry.ErrNotFound) {
 		return err

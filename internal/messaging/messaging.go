@@ -220,14 +220,15 @@ func parseQuery(raw string) (query, error) {
 	return q, nil
 }
 
-// refusal turns an error of the broker into what the client is told.
-func refusal(doing string, err error) *httpmsg.Error {
+// refusal turns an error of the broker, which says what was being done, into
+// what the client is told.
+func refusal(err error) *httpmsg.Error {
 	switch {
 	case errors.Is(err, broker.ErrTooLarge):
-		return httpmsg.Errorf(http.StatusRequestEntityTooLarge, "%s: %v", doing, err)
+		return httpmsg.Errorf(http.StatusRequestEntityTooLarge, "%v", err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return httpmsg.Errorf(http.StatusGatewayTimeout, "%s: the broker did not answer in time: %v", doing, err)
+		return httpmsg.Errorf(http.StatusGatewayTimeout, "the broker did not answer in time: %v", err)
 	default:
-		return httpmsg.Errorf(http.StatusServiceUnavailable, "%s: %v", doing, err)
+		return httpmsg.Errorf(http.StatusServiceUnavailable, "%v", err)
 	}
 }

@@ -24,7 +24,7 @@ func (m *Messaging) servePublish(w http.ResponseWriter, r *http.Request) error {
 	}
 	message := broker.Message{Header: messageHeader(r.Header, m.o.OwnToken(r)), Body: body}
 	if err := m.publish(r.Context(), q.topic, message); err != nil {
-		return refusal("publish", err)
+		return refusal(err)
 	}
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusOK)

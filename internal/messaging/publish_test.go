@@ -187,8 +187,10 @@ func TestBrokerErrors(t *testing.T) {
 		{fmt.Errorf("x: %w", context.DeadlineExceeded), 504},
 	} {
 		f := serve(t, func(o *Options) { o.Broker = broken{err: test.err} })
-		if status, detail := f.post("t", "", strings.NewReader("x")); status != test.want || !strings.Contains(detail, test.err.Error()) {
+		if status, detail := f.post("t", "", strings.NewReader("x")); status != test.want || !strings.HasSuffix(detail, test.err.Error()) {
 			t.Errorf("publish with %v: %d %q, want %d", test.err, status, detail, test.want)
+		} else if status == 413 && detail != test.err.Error() {
+			t.Errorf("detail %q, want %q: the broker says what was being done", detail, test.err)
 		}
 		if line := f.raw(upgrade("t", "")); !strings.Contains(line, fmt.Sprintf(" %d ", test.want)) {
 			t.Errorf("subscribe with %v: %s, want %d", test.err, line, test.want)

@@ -137,8 +137,8 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 		}
 	}
 	switch {
-	case ctx.Err() != nil:
-		return nil, err
+	case err != nil && ctx.Err() != nil:
+		return nil, err // there is no time left to do without
 	case c.AnyAddress:
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.

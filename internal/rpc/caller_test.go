@@ -110,6 +110,11 @@ func TestCallAtAnAddress(t *testing.T) {
 	if len(seen.bodies) != 2 || seen.bodies[0] != `{"method":"Say.Hello","params":[{}],"id":0}` {
 		t.Errorf("the node got %q", seen.bodies)
 	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Call(ended, Request{Service: "svc", Method: "Say.Hello", Address: other}); !errors.Is(err, context.Canceled) {
+		t.Errorf("another address, too late: %v", err)
+	}
 	for _, bad := range []string{"localhost", "localhost:", ":80", "localhost:0", "localhost:99999", "localhost:http", "::1:80"} {
 		if _, err := at("svc", bad); statusOf(err) != 400 {
 			t.Errorf("address %q: %v", bad, err)

@@ -78,10 +78,13 @@ func parseJSON(body []byte) (envelope, error) {
 	var e envelope
 	if err := json.Unmarshal(body, &e); err != nil {
 		wrong := (*json.UnmarshalTypeError)(nil)
-		if errors.As(err, &wrong) && wrong.Field != "" {
-			return envelope{}, httpmsg.Errorf(http.StatusBadRequest, "%s is a JSON %s: a string was expected", wrong.Field, wrong.Value)
+		switch {
+		case !errors.As(err, &wrong):
+			return envelope{}, httpmsg.Errorf(http.StatusBadRequest, `the request's body is not {"service","method","request"} in JSON: %v`, err)
+		case wrong.Field == "":
+			return envelope{}, httpmsg.Errorf(http.StatusBadRequest, `the request's body is a JSON %s: an object {"service","method","request"} was expected`, wrong.Value)
 		}
-		return envelope{}, httpmsg.Errorf(http.StatusBadRequest, `the request's body is not {"service","method","request"} in JSON: %v`, err)
+		return envelope{}, httpmsg.Errorf(http.StatusBadRequest, "%s is a JSON %s: a string was expected", wrong.Field, wrong.Value)
 	}
 	if len(e.Request) > 0 && e.Request[0] == '"' {
 		var text string

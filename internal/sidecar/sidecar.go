@@ -197,7 +197,6 @@ func (s *sidecar) assemble() error {
 		OriginPatterns: []string{"*"},
 	})
 	s.api = &api.API{
-		Registry:  s.engines.Registry,
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
 			Namespace: s.cfg.Namespace,

@@ -24,7 +24,6 @@ type Stats struct {
 	started time.Time
 	now     func() time.Time
 	current atomic.Pointer[slot]
-	total   atomic.Int64
 
 	mu   sync.Mutex
 	past []*slot // finished slots, oldest first
@@ -54,11 +53,7 @@ func (s *Stats) Count(status int) {
 		class = 0
 	}
 	s.slot().classes[class].Add(1)
-	s.total.Add(1)
 }
-
-// Total is the number of answers counted so far.
-func (s *Stats) Total() int64 { return s.total.Load() }
 
 // slot returns the one for now, and files the one before.
 func (s *Stats) slot() *slot {

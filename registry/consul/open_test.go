@@ -2,9 +2,13 @@ package consul
 
 import (
 	"log/slog"
+	"net"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/micro/sidecar/registry"
 )
 
 func TestOpenErrors(t *testing.T) {
@@ -60,5 +64,25 @@ func TestConfigure(t *testing.T) {
 		if have := [3]string{config.Address, config.Scheme, config.Token}; have != want {
 			t.Errorf("%q: have %q, want %q", address, have, want)
 		}
+	}
+}
+
+func TestAnAgentThatIsAwayIsNamedInShort(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil { // nobody is there
+		t.Fatal(err)
+	}
+	r, err := Open(&url.URL{Scheme: "consul", Host: address}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := registry.Service{Name: "foo", Nodes: []registry.Node{{ID: "foo-1", Address: "127.0.0.1", Port: 9090}}}
+	err = r.Register(t.Context(), s, time.Minute)
+	if err == nil || !strings.Contains(err.Error(), address) || strings.Contains(err.Error(), "filter=") {
+		t.Errorf("error %v", err)
 	}
 }

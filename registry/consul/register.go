@@ -2,9 +2,11 @@ package consul
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -191,13 +193,22 @@ type agentServices map[string]*api.AgentService
 func (r *Registry) agentServices(ctx context.Context, s registry.Service) (agentServices, error) {
 	have, err := r.client.Agent().ServicesWithFilterOpts(filter(s), query(ctx))
 	if err != nil {
-		return nil, err
+		return nil, withoutQuery(err)
 	}
 	if have == nil {
 		have = make(map[string]*api.AgentService)
 	}
 	maps.DeleteFunc(have, func(_ string, a *api.AgentService) bool { return a == nil })
 	return have, nil
+}
+
+// withoutQuery shortens the URL in err: the filter in it is longer than all
+// that people want to know.
+func withoutQuery(err error) error {
+	if asked, ok := errors.AsType[*url.Error](err); ok {
+		asked.URL, _, _ = strings.Cut(asked.URL, "?")
+	}
+	return err
 }
 
 // filter selects the plain ids, in any case, and the encoded ones. For many
