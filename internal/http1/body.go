@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -38,6 +39,23 @@ func (b *Body) Here() int {
 		return 0
 	}
 	return int(min(int64(len(b.src.Buffered())), b.left))
+}
+
+// Ready reports whether the next read returns without waiting, as far as can
+// be told from what is here.
+func (b *Body) Ready() bool {
+	if b.src == nil || b.err != nil {
+		return true
+	}
+	here := b.src.Buffered()
+	if b.length != Chunked || b.left > 0 {
+		return len(here) > 0
+	}
+	if b.between {
+		return false // what follows a chunk is not looked into
+	}
+	line := bytes.IndexByte(here, '\n')
+	return line >= 0 && line+1 < len(here)
 }
 
 // Trailer returns the trailer fields of a chunked body that has ended.

@@ -274,3 +274,22 @@ func BenchmarkParseRequest(b *testing.B) {
 		}
 	}
 }
+
+func TestBodyReady(t *testing.T) {
+	for _, tt := range []struct {
+		here   string
+		length int64
+		ready  bool
+	}{
+		{"", 0, true}, {"", 1, false}, {"x", 2, true}, {"", UntilClose, false}, {"x", UntilClose, true},
+		{"", Chunked, false}, {"3", Chunked, false}, {"3;a=b\r\n", Chunked, false}, {"3\r\na", Chunked, true}, {"0\r\n\r\n", Chunked, true},
+	} {
+		r := NewReader(strings.NewReader(""))
+		r.Put([]byte(tt.here))
+		var b Body
+		b.Reset(r, tt.length)
+		if got := b.Ready(); got != tt.ready {
+			t.Errorf("%q of a body of length %d: %v", tt.here, tt.length, got)
+		}
+	}
+}

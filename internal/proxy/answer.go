@@ -13,7 +13,7 @@ import (
 func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
 	defer resp.Body.Close()
 	w.Reason(resp.Reason)
-	if err := w.Head(resp.Status, answered(resp.Header), resp.Length); err != nil {
+	if err := w.Head(resp.Status, endToEnd(resp.Header, ""), resp.Length); err != nil {
 		return httpmsg.ErrAborted
 	}
 	if err := copyBody(w, resp.Body); err != nil {

@@ -118,6 +118,6 @@ func offered(r *httpmsg.Request) string {
 	return r.Header.Get("Upgrade")
 }
 
-// answered is the header of an answer as the client gets it. Its length is told
-// apart from it.
+// answered is the header of a 1xx or 101 as the client gets it: they have no
+// length.
 func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h, "Content-Length") }

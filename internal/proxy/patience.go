@@ -29,6 +29,10 @@ func (p *patience) watch(r *httpmsg.Request) io.Reader {
 	if r.Length == 0 {
 		return r.Body
 	}
+	// What is here already is not waited for, and sent with the head.
+	if b, ok := r.Body.(interface{ Here() int }); ok && r.Length > 0 && int64(b.Here()) >= r.Length {
+		return r.Body
+	}
 	return &watchedBody{r.Body, p}
 }
 

@@ -59,6 +59,9 @@ func (b *body) Read(p []byte) (int, error) {
 	if !b.begun.Swap(true) && b.proceed != nil {
 		b.proceed()
 	}
+	if len(p) == 0 {
+		return 0, nil // net/http would wait for the next chunk
+	}
 	return b.read(p)
 }
 

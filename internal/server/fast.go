@@ -85,13 +85,17 @@ func (f *fast) cut() {
 	defer f.mu.Unlock()
 	for c := range f.conns {
 		c.cancel()
-		_ = c.conn.Close() // whoever uses it finds out
+		if c.bare.Load() {
+			reset(c.conn)
+		} else {
+			_ = c.conn.Close() // whoever uses it finds out
+		}
 	}
 }
 
 // The states of a connection.
 const (
-	idle   int32 = iota // between requests
+	idle   int32 = iota // between requests, or reading a head
 	active              // answering
 	closed              // by drain
 )
@@ -105,6 +109,7 @@ type fastConn struct {
 	cancel context.CancelFunc
 	state  atomic.Int32
 	last   atomic.Bool // close after the answer under way
+	bare   atomic.Bool // the end of the connection is the answer's (HTTP/1.0)
 	until  time.Time   // the read deadline that is set
 
 	in    *http1.Reader
@@ -156,13 +161,16 @@ func (c *fastConn) noDeadline() {
 // next answers one request and reports whether there may be another.
 func (c *fastConn) next() bool {
 	c.state.Store(idle)
-	if c.last.Load() || !c.deadline(idleTimeout) || c.in.Wait() != nil || !c.state.CompareAndSwap(idle, active) {
+	if c.last.Load() || !c.deadline(idleTimeout) || c.in.Wait() != nil {
 		return false
 	}
 	if !c.in.Complete() && !c.deadline(headTimeout) {
 		return false
 	}
 	text, err := c.in.ReadHead()
+	if !c.state.CompareAndSwap(idle, active) {
+		return false
+	}
 	switch {
 	case err == nil && strings.HasPrefix(text, "PRI * HTTP/2"):
 		return c.handOver(text)
@@ -194,7 +202,7 @@ func (c *fastConn) unusual(routes Routes) bool {
 func (c *fastConn) handOver(head string) bool {
 	c.noDeadline()
 	read := append([]byte(head), c.in.Buffered()...)
-	if c.f.slow.put(&readAgain{Conn: c.conn, read: read}) {
+	if c.f.slow.put(&readAgain{Conn: c.conn, from: c.f.slow, read: read}, c.head.Minor == 0) {
 		c.taken = true
 	}
 	return false
@@ -245,8 +253,6 @@ func (c *fastConn) discard() {
 // exchange has a request answered.
 func (c *fastConn) exchange(routes Routes) bool {
 	e := c.f.entrance
-	e.active.Add(1)
-	defer e.active.Done()
 	e.requests.Add(1)
 	h := &c.head
 	var body *fastBody

@@ -57,9 +57,10 @@ func (b *fastBody) complete() bool {
 	if b.c.conn.SetReadDeadline(time.Now().Add(drainTime)) != nil {
 		return false
 	}
-	_, err := io.Copy(io.Discard, b)
-	b.c.noDeadline()
-	return err == nil
+	if _, err := io.Copy(io.Discard, b); err != nil {
+		return false
+	}
+	return b.c.conn.SetReadDeadline(time.Time{}) == nil
 }
 
 // finish ends all reading and reports whether the body was read to its end.

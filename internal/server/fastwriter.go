@@ -71,9 +71,7 @@ func (w *writer) Head(status int, h httpmsg.Header, length int64) error {
 	if w.status != 0 {
 		return errAnswered
 	}
-	if !w.body.complete() || w.c.last.Load() {
-		w.close = true
-	}
+	w.close = w.close || w.c.last.Load() || !w.body.complete()
 	w.status = status
 	w.frame(length)
 	if !w.hasReason {
@@ -114,6 +112,7 @@ func (w *writer) frame(length int64) {
 		w.mode, w.left = sized, length
 	case w.c.head.Minor == 0:
 		w.mode, w.close = untilClose, true
+		w.c.bare.Store(true)
 	default:
 		w.mode = chunked
 	}

@@ -29,7 +29,7 @@ type entrance struct {
 	count  func(status int)
 	log    *slog.Logger
 
-	active   sync.WaitGroup // handlers running
+	active   sync.WaitGroup // handlers running under net/http
 	requests atomic.Int64   // how many of them answer a request
 	upgraded atomic.Int64   // and how many serve an upgraded connection
 }

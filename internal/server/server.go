@@ -179,6 +179,7 @@ func (s *Server) Finish(ctx context.Context) error {
 	}
 	s.cut()
 	s.fast.cut()
+	s.fast.slow.cut()
 	err = errors.Join(err, s.http.Close())
 	select {
 	case <-done:

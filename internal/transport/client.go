@@ -16,7 +16,7 @@ import (
 
 // Options are the settings of a [Client]; a zero field means its default.
 type Options struct {
-	// PoolSize is how many idle connections are kept a node; 0 means 64, a
+	// PoolSize is how many idle connections are kept a node; 0 means 1024, a
 	// negative one none.
 	PoolSize int
 	// DialTimeout limits how long a connection may take to be made; 0 means
@@ -41,7 +41,7 @@ type Client struct {
 }
 
 const (
-	defaultPoolSize    = 64
+	defaultPoolSize    = 1024
 	defaultDialTimeout = time.Second
 	defaultMaxBody     = 4 << 20
 
@@ -80,17 +80,23 @@ func (c *Client) Close() {
 	}
 	c.mu.Unlock()
 	c.pools.Range(func(_, p any) bool {
-		p.(*pool).expire(time.Now())
+		p.(*pool).expire(forever())
 		return true
 	})
 }
+
+// forever is a time that no connection is used after.
+func forever() time.Time { return time.Now().Add(idleTimeout) }
 
 // pool returns the connections to addr.
 func (c *Client) pool(addr string) *pool {
 	if p, ok := c.pools.Load(addr); ok {
 		return p.(*pool)
 	}
-	p, _ := c.pools.LoadOrStore(addr, &pool{client: c, addr: addr})
+	p, known := c.pools.LoadOrStore(addr, &pool{client: c, addr: addr, used: time.Now()})
+	if !known {
+		c.sweepLater() // a closed client forgets it at the end of the exchange
+	}
 	return p.(*pool)
 }
 
@@ -120,7 +126,7 @@ func (c *Client) sweepLater() (ok bool) {
 }
 
 // sweepNow closes connections that were idle for too long, forgets nodes that
-// have none, and goes on while there are some.
+// were not called for as long, and goes on while there are some.
 func (c *Client) sweepNow() {
 	c.mu.Lock()
 	c.sweep = nil

@@ -49,21 +49,19 @@ func (c *Client) Do(ctx context.Context, addr string, r *httpmsg.Request) (*http
 			return &x.response, nil
 		}
 		_ = conn.Close() // the exchange has failed already
-		if conn.used && x.unanswered && ctx.Err() == nil && again(x) {
+		whole := again(x)
+		if conn.used && x.unanswered && ctx.Err() == nil && whole && (!x.wrote || idempotent(r.Method)) {
 			continue // the node closed an idle connection just as we took it
 		}
 		if problem := x.sendProblem(); problem != nil && ctx.Err() == nil {
 			return nil, fmt.Errorf("read the request's body: %w", problem)
 		}
-		return nil, failed(ctx, addr, x.wrote, err)
+		return nil, failed(ctx, addr, x.wrote || !whole, err)
 	}
 }
 
-// rewind returns a function that makes a request ready to be sent again, on a
-// fresh connection, after a kept one turned out to be dead before any byte of
-// an answer. It reports false when the node may have carried the request out
-// and that would not be the same as once (RFC 9110 section 9.2.2, RFC 9112
-// section 9.3.1), or when its body is gone.
+// rewind returns a function that makes a request ready to be sent again after
+// an exchange that failed. It reports false when some of its body is gone.
 func rewind(r *httpmsg.Request) func(*exchange) bool {
 	body, inMemory := r.Body.(*bytes.Reader)
 	var start int64
@@ -71,17 +69,19 @@ func rewind(r *httpmsg.Request) func(*exchange) bool {
 		start = body.Size() - int64(body.Len())
 	}
 	return func(x *exchange) bool {
-		if x.wrote && !idempotent(r.Method) {
-			return false
+		untouched := x.sender.refuse() && !x.bodyRead
+		if !inMemory {
+			return untouched
 		}
-		if inMemory {
-			_, err := body.Seek(start, io.SeekStart)
-			return err == nil
-		}
-		return r.Length == 0 || !x.bodyBegun
+		x.sender.end()
+		_, err := body.Seek(start, io.SeekStart)
+		return err == nil
 	}
 }
 
+// idempotent requests may be carried out twice (RFC 9110 section 9.2.2), as may
+// happen when a node closes the connection without an answer (RFC 9112 section
+// 9.3.1).
 func idempotent(method string) bool {
 	switch method {
 	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
@@ -97,8 +97,8 @@ type exchange struct {
 	request *httpmsg.Request
 	release func() bool // ends ctx's hold on the connection; false: it was cut
 
-	wrote      bool // some of the request has left, or may have
-	bodyBegun  bool
+	wrote      bool    // some of the request has left, or may have
+	bodyRead   bool    // it is in the head's buffer
 	unanswered bool    // it failed before any byte of an answer
 	sender     *sender // sends the body meanwhile; nil when it is all sent
 
@@ -227,7 +227,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 }
 
 // Here reports whether a read returns at once.
-func (b *answerBody) Here() bool { return b.body.Ended() || len(b.conn.in.Buffered()) > 0 }
+func (b *answerBody) Here() bool { return b.body.Ready() }
 
 // Close ends the exchange. The connection is kept when both messages are
 // complete and nothing is left on it.

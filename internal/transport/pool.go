@@ -18,7 +18,8 @@ type pool struct {
 
 	mu   sync.Mutex
 	idle []*conn
-	gone bool // forgotten by the client
+	used time.Time // when a connection was last put back
+	gone bool      // forgotten by the client
 }
 
 // take returns an idle connection that the node has not closed, or nil.
@@ -46,6 +47,7 @@ func (p *pool) put(c *conn) {
 	c.idleSince = time.Now()
 	c.used = true
 	p.mu.Lock()
+	p.used = c.idleSince
 	first := len(p.idle) == 0
 	keep := !p.gone && len(p.idle) < p.client.poolSize
 	if keep {
@@ -55,13 +57,14 @@ func (p *pool) put(c *conn) {
 	if !keep {
 		_ = c.Close() // nothing is lost with it
 	} else if first && !p.client.sweepLater() {
-		p.expire(time.Now())
+		p.expire(forever())
 	}
 }
 
 // expire closes connections that are idle since before a time, or that the
-// node has closed, and reports whether any are left; a pool without any is no
-// longer filled.
+// node has closed, and reports whether the pool is in use: one that was last
+// filled before that time is no longer filled. A pool may be empty because its
+// connections are all at work.
 func (p *pool) expire(before time.Time) (left bool) {
 	var old []*conn
 	p.mu.Lock()
@@ -72,7 +75,7 @@ func (p *pool) expire(before time.Time) (left bool) {
 		old = append(old, c)
 		return true
 	})
-	left = len(p.idle) > 0
+	left = p.used.After(before)
 	p.gone = !left
 	p.mu.Unlock()
 	for _, c := range old {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/http1"
@@ -25,7 +26,7 @@ func (x *exchange) send() error {
 	waits := r.Length != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	left := r.Length
 	if n := here(r.Body); left > 0 && !waits && int64(n) >= left && left <= together {
-		x.bodyBegun = true
+		x.bodyRead = true
 		end := len(c.out)
 		c.out = append(c.out, make([]byte, left)...)
 		if _, err := io.ReadFull(r.Body, c.out[end:]); err != nil {
@@ -43,10 +44,14 @@ func (x *exchange) send() error {
 		x.unanswered = err != nil
 		return err
 	}
-	x.bodyBegun = !waits
 	x.sender = &sender{conn: c, request: r, done: make(chan struct{})}
 	if waits {
 		x.sender.word = make(chan bool, 1)
+	} else {
+		// The reading begins here and not some time later: the body's owner may
+		// throw away what nobody reads when the answer comes.
+		x.sender.begun = true
+		_, _ = r.Body.Read(nil) // nothing is read, an error comes again
 	}
 	go x.sender.run()
 	return nil
@@ -101,21 +106,35 @@ type sender struct {
 	conn    *conn
 	request *httpmsg.Request
 	done    chan struct{} // closed when the body was sent, or could not be
+	last    atomic.Bool   // its last piece is being sent
 	word    chan bool     // the node's word on "Expect: 100-continue"; nil: none is awaited
 
-	mu  sync.Mutex
-	err error // of reading the body: the client's fault
-	out error // of writing it
+	mu      sync.Mutex
+	begun   bool  // the body is being read
+	refused bool  // it never will be
+	err     error // of reading the body: the client's fault
+	out     error // of writing it
 }
 
 // goAhead says that the node wants the body.
 func (s *sender) goAhead() { s.tell(true) }
 
-// refuse says that the node has answered without it.
-func (s *sender) refuse() { s.tell(false) }
+// refuse says that the node has answered without it, or never will answer. It
+// reports whether the body is untouched, and remains so.
+func (s *sender) refuse() (untouched bool) {
+	if s == nil {
+		return true
+	}
+	s.mu.Lock()
+	s.refused = true
+	untouched = !s.begun
+	s.mu.Unlock()
+	s.tell(false)
+	return untouched
+}
 
 func (s *sender) tell(wanted bool) {
-	if s == nil || s.word == nil {
+	if s == nil {
 		return
 	}
 	select {
@@ -124,10 +143,29 @@ func (s *sender) tell(wanted bool) {
 	}
 }
 
-// finished reports whether the body was sent completely.
+// end waits until the body is no longer read. The connection is closed, and
+// reading does not wait for anybody.
+func (s *sender) end() {
+	if s != nil && s.done != nil {
+		<-s.done
+	}
+}
+
+// lastMoment is how long an exchange that is over waits for its sender.
+const lastMoment = 50 * time.Millisecond
+
+// finished reports whether the body was sent completely. A node that has
+// answered has the last piece, though its sender may not have got round to
+// saying so.
 func (s *sender) finished() bool {
 	if s == nil {
 		return true
+	}
+	if s.last.Load() {
+		select {
+		case <-s.done:
+		case <-time.After(lastMoment):
+		}
 	}
 	select {
 	case <-s.done:
@@ -165,16 +203,20 @@ func (s *sender) run() {
 	}
 }
 
-// wait waits for the node's word; without one the body is sent after a while.
+// wait waits for the node's word and reports whether the body is to be sent;
+// without a word it is sent after a while.
 func (s *sender) wait() bool {
 	patience := time.NewTimer(continueTimeout)
 	defer patience.Stop()
+	wanted := true
 	select {
-	case wanted := <-s.word:
-		return wanted
+	case wanted = <-s.word:
 	case <-patience.C:
-		return true
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun = wanted && !s.refused
+	return s.begun
 }
 
 // fail notes an error. When it is the client's the connection is closed, so
@@ -214,12 +256,14 @@ func (s *sender) plain() error {
 		if err != nil {
 			return err
 		}
+		left -= int64(n)
+		s.last.Store(left == 0)
 		if n > 0 {
 			if _, err := s.conn.Write(buf[:n]); err != nil {
 				return err
 			}
 		}
-		if left -= int64(n); end && left > 0 {
+		if end && left > 0 {
 			s.fail(io.ErrUnexpectedEOF, nil)
 			return errCut
 		}
@@ -247,6 +291,7 @@ func (s *sender) chunks() error {
 		}
 		if end {
 			out = http1.AppendLastChunk(out, s.trailer())
+			s.last.Store(true)
 		}
 		if len(out) > 0 {
 			if _, err := s.conn.Write(out); err != nil {
