@@ -56,8 +56,8 @@ func measure(ctx context.Context, h hop, connections int, length time.Duration) 
 var (
 	requestsLine = regexp.MustCompile(`(\d+) requests in`)
 	rateLine     = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
-	p50Line      = regexp.MustCompile(`50%\s+(\S+)`)
-	p99Line      = regexp.MustCompile(`99%\s+(\S+)`)
+	p50Line      = regexp.MustCompile(`(?m)^\s+50%\s+(\S+)$`)
+	p99Line      = regexp.MustCompile(`(?m)^\s+99%\s+(\S+)$`)
 )
 
 // parse reads what wrk prints.

@@ -10,7 +10,7 @@ func TestParse(t *testing.T) {
 	const out = `Running 2s test @ http://127.0.0.1:1/
   1 threads and 64 connections
   Thread Stats   Avg      Stdev     Max   +/- Stdev
-    Latency   890.18us  203.02us   4.02ms   81.05%
+    Latency   890.18us  203.02us   4.02ms   81.50%
     Req/Sec    72.02k     2.60k   76.63k    70.00%
   Latency Distribution
      50%  814.00us
