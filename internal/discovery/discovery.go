@@ -28,6 +28,8 @@ const (
 	// resync is how often everything in use is read again, in case a watch
 	// stopped without saying so.
 	resync = 30 * time.Second
+	// watchResync is the same for a watch stream.
+	watchResync = 15 * time.Second
 	// retry is the pause after a watch broke or a read failed.
 	retry = 500 * time.Millisecond
 	// doubtTime is how long an engine that was away is not believed when it

@@ -117,10 +117,17 @@ func (w *watcher) note(ev registry.Event) {
 
 // run deals with hints until ctx ends or the receiver fails.
 func (w *watcher) run(ctx context.Context) error {
+	look := time.NewTicker(jitter(watchResync))
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-look.C: // a hint may have been lost with an engine's host
+			if w.begun {
+				w.note(registry.Event{})
+			}
+			continue
 		case <-w.queue.wake:
 		}
 		hints := w.queue.take()
