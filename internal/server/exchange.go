@@ -1,12 +1,10 @@
 package server
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -134,29 +132,9 @@ func (x *exchange) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 	if _, err := conn.Write(head.Bytes()); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &upgraded{Conn: conn, r: buffered.Reader}, nil
-}
-
-// upgraded is a hijacked connection with what net/http had read of it already.
-// Beyond that it is read directly: net/http's reader takes the end of what the
-// client sends for the end of the client, and cancels the request.
-type upgraded struct {
-	net.Conn
-	r *bufio.Reader
-}
-
-// Read reads what was there already first.
-func (u *upgraded) Read(b []byte) (int, error) {
-	if n := u.r.Buffered(); n > 0 {
-		return u.r.Read(b[:min(n, len(b))])
+	read, err := buffered.Peek(buffered.Reader.Buffered())
+	if err != nil { // it is there
+		return nil, errors.Join(err, conn.Close())
 	}
-	return u.Conn.Read(b)
-}
-
-// CloseWrite closes the sending half.
-func (u *upgraded) CloseWrite() error {
-	if c, ok := u.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return u.Conn.Close()
+	return &readAgain{Conn: conn, read: read}, nil
 }

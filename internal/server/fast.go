@@ -116,7 +116,7 @@ type fastConn struct {
 	head  http1.Request
 	out   writer
 	gone  watch
-	taken bool // upgraded, or handed over: not ours to close
+	taken bool // handed over: not ours to close
 }
 
 func newFastConn(f *fast, conn net.Conn) *fastConn {
@@ -202,7 +202,7 @@ func (c *fastConn) unusual(routes Routes) bool {
 func (c *fastConn) handOver(head string) bool {
 	c.noDeadline()
 	read := append([]byte(head), c.in.Buffered()...)
-	if c.f.slow.put(&readAgain{Conn: c.conn, from: c.f.slow, read: read}, c.head.Minor == 0) {
+	if c.f.slow.put(&handed{readAgain{Conn: c.conn, read: read}, c.f.slow}, c.head.Minor == 0) {
 		c.taken = true
 	}
 	return false

@@ -195,22 +195,5 @@ func (w *writer) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 		return nil, err
 	}
 	w.buf = nil // a tunnel may last: it needs none
-	return &tunnel{Conn: w.c.conn, in: w.c.in}, nil
-}
-
-// tunnel is an upgraded connection with what was read of it already.
-type tunnel struct {
-	net.Conn
-	in *http1.Reader
-}
-
-// Read reads what was there already first.
-func (t *tunnel) Read(p []byte) (int, error) { return t.in.Read(p) }
-
-// CloseWrite closes the sending half.
-func (t *tunnel) CloseWrite() error {
-	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return t.Conn.Close()
+	return &readAgain{Conn: w.c.conn, read: w.c.in.Buffered()}, nil
 }

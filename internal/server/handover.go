@@ -14,16 +14,16 @@ type handover struct {
 	once  sync.Once
 
 	mu   sync.Mutex
-	bare map[*readAgain]bool // open ones that speak HTTP/1.0
+	bare map[*handed]bool // open ones that speak HTTP/1.0
 }
 
 func newHandover(addr net.Addr) *handover {
-	return &handover{addr: addr, conns: make(chan net.Conn), done: make(chan struct{}), bare: map[*readAgain]bool{}}
+	return &handover{addr: addr, conns: make(chan net.Conn), done: make(chan struct{}), bare: map[*handed]bool{}}
 }
 
 // put hands a connection over; false means that nobody takes it any more. The
 // end of a bare one, which speaks HTTP/1.0, may be that of an answer.
-func (h *handover) put(c *readAgain, bare bool) bool {
+func (h *handover) put(c *handed, bare bool) bool {
 	if bare {
 		h.mu.Lock()
 		h.bare[c] = true
@@ -38,7 +38,7 @@ func (h *handover) put(c *readAgain, bare bool) bool {
 	}
 }
 
-func (h *handover) forget(c *readAgain) {
+func (h *handover) forget(c *handed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.bare, c)
@@ -73,43 +73,14 @@ func (h *handover) Close() error {
 // Addr implements [net.Listener].
 func (h *handover) Addr() net.Addr { return h.addr }
 
-// readAgain is a connection some of which was read before.
-type readAgain struct {
-	net.Conn
+// handed is a connection that was handed over.
+type handed struct {
+	readAgain
 	from *handover
-	read []byte
 }
 
 // Close closes the connection.
-func (c *readAgain) Close() error {
+func (c *handed) Close() error {
 	c.from.forget(c)
-	return c.Conn.Close()
-}
-
-// Read reads what was read before first.
-func (c *readAgain) Read(p []byte) (int, error) {
-	if len(c.read) > 0 {
-		n := copy(p, c.read)
-		if c.read = c.read[n:]; len(c.read) == 0 {
-			c.read = nil
-		}
-		return n, nil
-	}
-	return c.Conn.Read(p)
-}
-
-// CloseWrite closes the sending half.
-func (c *readAgain) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return c.Conn.Close()
-}
-
-// SetLinger is [net.TCPConn.SetLinger].
-func (c *readAgain) SetLinger(sec int) error {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		return tcp.SetLinger(sec)
-	}
-	return nil
+	return c.readAgain.Close()
 }

@@ -1,5 +1,6 @@
 // Package server owns the listeners: it binds them, brings requests to the
-// handlers through net/http, and drains them at the end. It knows nothing of
+// handlers, on a fast path of its own or through net/http, and drains them at
+// the end. It knows nothing of
 // what the handlers do.
 package server
 
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/micro/sidecar/internal/http1"
 )
 
 const (
@@ -23,8 +26,6 @@ const (
 	idleTimeout = 2 * time.Minute
 	// cutTime is how long handlers may take to notice that they were cut off.
 	cutTime = time.Second
-	// maxHead is the largest request head in bytes.
-	maxHead = 64 << 10
 )
 
 // Server serves one set of routes on its listeners. Bind it first; it answers
@@ -112,7 +113,7 @@ func (s *Server) Start(routes Routes, count func(status int), log *slog.Logger) 
 		Handler:           s.entrance,
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHead,
+		MaxHeaderBytes:    http1.MaxHead,
 		BaseContext:       func(net.Listener) context.Context { return s.base },
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
