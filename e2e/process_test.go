@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -11,10 +10,11 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // patient bounds what takes as long as it takes on a loaded machine.
@@ -53,8 +53,8 @@ func (w world) with(env ...string) world {
 type process struct {
 	t        *testing.T
 	cmd      *exec.Cmd
-	out, log output        // stdout and stderr
-	done     chan struct{} // closed when it has ended
+	out, log testserver.Output // stdout and stderr
+	done     chan struct{}     // closed when it has ended
 }
 
 // micro starts the binary; the end of the test kills what is left of it.
@@ -224,26 +224,6 @@ func (s *sidecar) stop() {
 	if status := s.wait(patient); status != 0 {
 		s.t.Errorf("the sidecar ended with status %d", status)
 	}
-}
-
-// output is what a process has written so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write adds to the output.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-// String returns all of it.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // within polls for a condition that has no event to wait for, and returns how

@@ -12,11 +12,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 const (
@@ -63,7 +64,7 @@ func running(ts *testscript.TestScript) map[string]*process {
 // process is a program that runs beside the script.
 type process struct {
 	cmd      *exec.Cmd
-	out, err output
+	out, err testserver.Output
 	done     chan struct{} // closed when it has ended
 }
 
@@ -94,7 +95,7 @@ func start(ts *testscript.TestScript, name string, args ...string) *process {
 }
 
 // await waits until the output matches.
-func (p *process) await(ts *testscript.TestScript, o *output, matches func(string) bool) {
+func (p *process) await(ts *testscript.TestScript, o *testserver.Output, matches func(string) bool) {
 	for deadline := time.Now().Add(patience); !matches(o.String()); time.Sleep(5 * time.Millisecond) {
 		select {
 		case <-p.done:
@@ -244,24 +245,4 @@ func greet(w http.ResponseWriter, r *http.Request) {
 	default:
 		fmt.Fprint(w, `{"id":0,"error":"{\"id\":\"greeter\",\"code\":404,\"detail\":\"no such method\"}"}`)
 	}
-}
-
-// output is what a program has written so far.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-// Write adds to the output.
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-// String returns all of it.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +16,8 @@ import (
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/memory"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // lasting keeps an engine in memory for the next command: the commands close
@@ -252,24 +253,7 @@ func (r *running) ended() int {
 }
 
 // buffer is what a running command has printed so far.
-type buffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-// Write adds to the buffer.
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-// String returns all of it.
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
+type buffer struct{ testserver.Output }
 
 // wait returns when the buffer contains want.
 func (b *buffer) wait(t *testing.T, want string) {

@@ -21,6 +21,8 @@ import (
 	brokermemory "github.com/micro/sidecar/broker/memory"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/memory"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 func TestProxyRefuses(t *testing.T) {
@@ -278,7 +280,7 @@ func BenchmarkProxy(b *testing.B) {
 func benchmarked(b *testing.B, n *httptest.Server) *running {
 	cfg := testConfig()
 	cfg.Handler = "proxy"
-	r := &running{registry: memory.New(), log: &lockedBuffer{}}
+	r := &running{registry: memory.New(), log: &testserver.Output{}}
 	addr := n.Listener.Addr().(*net.TCPAddr)
 	if err := r.registry.Register(b.Context(), registry.Service{Name: "go.micro.srv.foo", Nodes: []registry.Node{{ID: "n", Address: "127.0.0.1", Port: addr.Port}}}, 0); err != nil {
 		b.Fatal(err)

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +19,8 @@ import (
 	brokermemory "github.com/micro/sidecar/broker/memory"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/memory"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,24 +30,10 @@ type running struct {
 	t        *testing.T
 	url      string
 	registry *memory.Registry
-	log      *lockedBuffer
+	log      *testserver.Output
 	stop     context.CancelFunc
 	ended    chan error
 }
-
-// lockedBuffer collects the log.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
 // testConfig is what cli makes when nothing is said, on a free port.
 func testConfig() Config {
@@ -74,7 +60,7 @@ func run(t *testing.T, change func(*Config)) *running {
 	if change != nil {
 		change(&cfg)
 	}
-	r := &running{t: t, registry: memory.New(), log: &lockedBuffer{}, ended: make(chan error, 1)}
+	r := &running{t: t, registry: memory.New(), log: &testserver.Output{}, ended: make(chan error, 1)}
 	engine := brokermemory.New()
 	drivers := Drivers{
 		Registries: map[string]func(context.Context, Env) (registry.Registry, error){
