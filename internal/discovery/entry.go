@@ -146,7 +146,7 @@ func snapshot(name string, versions []registry.Service, old *Service) *Service {
 	s := &Service{Name: name, Versions: versions}
 	for _, v := range versions {
 		for _, n := range v.Nodes {
-			s.Nodes = append(s.Nodes, &Node{Node: n, Version: v.Version, Addr: n.HostPort()})
+			s.Nodes = append(s.Nodes, NewNode(n, v.Version))
 		}
 	}
 	slices.SortFunc(s.Nodes, func(a, b *Node) int { return cmp.Compare(a.ID, b.ID) })
@@ -163,5 +163,5 @@ func snapshot(name string, versions []registry.Service, old *Service) *Service {
 }
 
 func same(a, b *Node) bool {
-	return a.Addr == b.Addr && a.Version == b.Version && maps.Equal(a.Metadata, b.Metadata)
+	return a.Peer == b.Peer && a.Version == b.Version && maps.Equal(a.Metadata, b.Metadata)
 }

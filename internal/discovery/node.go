@@ -12,10 +12,32 @@ type Node struct {
 	registry.Node
 	// Version is the version of the service that the node runs.
 	Version string
-	// Addr is Node.HostPort(), made once.
-	Addr string
+	// Peer is what the registration says about the way to reach it.
+	Peer
 	// Load is what balancing knows about the node.
 	Load Load
+}
+
+// Peer is where a node is reached and how it is spoken to. It is comparable: two
+// nodes with the same Peer share connections.
+type Peer struct {
+	// Addr is registry.Node.HostPort: "host:port" or "unix:/path".
+	Addr string
+	// TLS is what the metadata secure=true asks for.
+	TLS bool
+	// HTTP2 is spoken from the first byte: metadata h2c=true, protocol=grpc, or,
+	// without a protocol, server=grpc. Over TLS, ALPN has the last word.
+	HTTP2 bool
+}
+
+// NewNode returns a node without history.
+func NewNode(n registry.Node, version string) *Node {
+	protocol := n.Metadata["protocol"]
+	return &Node{Node: n, Version: version, Peer: Peer{
+		Addr:  n.HostPort(),
+		TLS:   n.Metadata["secure"] == "true",
+		HTTP2: n.Metadata["h2c"] == "true" || protocol == "grpc" || protocol == "" && n.Metadata["server"] == "grpc",
+	}}
 }
 
 // Load is the state of a node that the balancer reads and writes. All of it

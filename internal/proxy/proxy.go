@@ -79,7 +79,7 @@ func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *ht
 	err := h.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
 		begun := time.Now()
 		var err error
-		if resp, err = h.Transport.Do(ctx, n.Addr, out); err != nil {
+		if resp, err = h.Transport.Do(ctx, n.Peer, out); err != nil {
 			return 0, err
 		}
 		return time.Since(begun), refuse(r, n.Addr, resp)

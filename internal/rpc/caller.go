@@ -77,7 +77,7 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 	err = c.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
 		begun := time.Now()
 		var err error
-		result, err = c.Transport.Call(ctx, n.Node, call)
+		result, err = c.Transport.Call(ctx, n, call)
 		call.Timeout = 0
 		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
 			// How soon a node fails is no praise; that it let the time run
@@ -143,7 +143,7 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
 		node := registry.Node{ID: addr, Address: host, Port: int(number)}
-		return &discovery.Service{Name: r.Service, Nodes: []*discovery.Node{{Node: node, Addr: addr}}}, nil
+		return &discovery.Service{Name: r.Service, Nodes: []*discovery.Node{discovery.NewNode(node, "")}}, nil
 	case err != nil:
 		return nil, err
 	}

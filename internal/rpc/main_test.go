@@ -50,7 +50,7 @@ func nodeAt(t testing.TB, addr string, metadata map[string]string) *discovery.No
 		t.Fatal(err)
 	}
 	n := registry.Node{ID: addr, Address: host, Port: p, Metadata: metadata}
-	return &discovery.Node{Node: n, Addr: n.HostPort()}
+	return discovery.NewNode(n, "")
 }
 
 // deadNode is a node that nobody runs.

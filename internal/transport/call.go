@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
-	"github.com/micro/sidecar/registry"
 )
 
 // The content types of calls, as nodes understand them.
@@ -62,7 +62,7 @@ type form interface {
 }
 
 // formOf reads the node's metadata.
-func (c *Client) formOf(n registry.Node, service string) (form, error) {
+func (c *Client) formOf(n *discovery.Node, service string) (form, error) {
 	switch protocol := n.Metadata["protocol"]; {
 	case protocol == "mucp":
 		return raw{stream: c.streams.Add(1)}, nil
@@ -83,7 +83,7 @@ func (c *Client) formOf(n registry.Node, service string) (form, error) {
 // answers larger than the client's limit; and *[httpmsg.Error] for a call that
 // cannot be made: malformed JSON, an unknown content type, or a node of a kind
 // that has no such calls.
-func (c *Client) Call(ctx context.Context, n registry.Node, call Call) ([]byte, error) {
+func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte, error) {
 	f, err := c.formOf(n, call.Service)
 	if err != nil {
 		return nil, err
@@ -111,8 +111,7 @@ func (c *Client) Call(ctx context.Context, n registry.Node, call Call) ([]byte, 
 	}
 	h = appendMetadata(h, call.Header)
 
-	addr := n.HostPort()
-	res, answer, err := c.post(ctx, addr, h, body)
+	res, answer, err := c.post(ctx, n.Peer, h, body)
 	if err != nil {
 		return nil, err
 	}
@@ -126,13 +125,13 @@ func (c *Client) Call(ctx context.Context, n registry.Node, call Call) ([]byte, 
 		}
 		return nil, service
 	}
-	return nil, &NodeError{Addr: addr, Sent: true, Err: err}
+	return nil, &NodeError{Addr: n.Addr, Sent: true, Err: err}
 }
 
 // post makes one exchange and reads the whole answer.
-func (c *Client) post(ctx context.Context, addr string, h httpmsg.Header, body []byte) (*httpmsg.Response, []byte, error) {
-	res, err := c.Do(ctx, addr, &httpmsg.Request{
-		Method: http.MethodPost, Target: "/", Host: addr,
+func (c *Client) post(ctx context.Context, peer discovery.Peer, h httpmsg.Header, body []byte) (*httpmsg.Response, []byte, error) {
+	res, err := c.Do(ctx, peer, &httpmsg.Request{
+		Method: http.MethodPost, Target: "/", Host: peer.Addr,
 		Header: h, Body: bytes.NewReader(body), Length: int64(len(body)),
 	})
 	if err != nil {
@@ -150,12 +149,12 @@ func (c *Client) post(ctx context.Context, addr string, h httpmsg.Header, body [
 	case err == nil:
 		return res, answer, nil
 	case errors.Is(err, ErrTooLarge):
-		return nil, nil, nonsense(addr, "answer larger than %d bytes", c.maxBody)
+		return nil, nil, nonsense(peer.Addr, "answer larger than %d bytes", c.maxBody)
 	}
 	if named := (*NodeError)(nil); errors.As(err, &named) {
 		return nil, nil, err
 	}
-	return nil, nil, failed(ctx, addr, true, err)
+	return nil, nil, failed(ctx, peer.Addr, true, err)
 }
 
 // read finds the result in an answer of any status.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
-	"github.com/micro/sidecar/registry"
 )
 
 var (
@@ -177,7 +177,7 @@ func TestRawAnswers(t *testing.T) {
 
 func TestCallsThatCannotBeMade(t *testing.T) {
 	c := newClient(t, Options{})
-	at := func(md map[string]string) registry.Node { return node(t, deadAddr(t), md) }
+	dead := func(md map[string]string) *discovery.Node { return node(t, deadAddr(t), md) }
 	for _, tt := range []struct {
 		metadata map[string]string
 		call     Call
@@ -191,11 +191,11 @@ func TestCallsThatCannotBeMade(t *testing.T) {
 		{mucp, Call{Service: "s", Method: "m", Body: []byte(`{}],"x":[`)}, 400},
 	} {
 		var refusal *httpmsg.Error
-		if _, err := c.Call(t.Context(), at(tt.metadata), tt.call); !errors.As(err, &refusal) || refusal.Status != tt.status {
+		if _, err := c.Call(t.Context(), dead(tt.metadata), tt.call); !errors.As(err, &refusal) || refusal.Status != tt.status {
 			t.Errorf("%v %+v: %v, want %d", tt.metadata, tt.call, err, tt.status)
 		}
 	}
-	if _, err := c.Call(t.Context(), at(nil), sayHello); !NotSent(err) {
+	if _, err := c.Call(t.Context(), dead(nil), sayHello); !NotSent(err) {
 		t.Errorf("nobody listens: %v", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/micro/sidecar/internal/discovery"
 )
 
 // Options are the settings of a [Client]; a zero field means its default.
@@ -33,7 +35,7 @@ type Client struct {
 	maxBody  int64
 	streams  atomic.Uint64 // see raw
 
-	pools sync.Map // "host:port" to *pool
+	pools peers
 
 	mu     sync.Mutex
 	sweep  *time.Timer // runs while there may be idle connections
@@ -79,25 +81,24 @@ func (c *Client) Close() {
 		c.sweep.Stop()
 	}
 	c.mu.Unlock()
-	c.pools.Range(func(_, p any) bool {
-		p.(*pool).expire(forever())
-		return true
-	})
+	for _, p := range c.pools.all() {
+		p.expire(forever())
+	}
 }
 
 // forever is a time that no connection is used after.
 func forever() time.Time { return time.Now().Add(idleTimeout) }
 
-// pool returns the connections to addr.
-func (c *Client) pool(addr string) *pool {
-	if p, ok := c.pools.Load(addr); ok {
-		return p.(*pool)
+// pool returns the connections to peer.
+func (c *Client) pool(peer discovery.Peer) *pool {
+	if p := c.pools.get(peer); p != nil {
+		return p
 	}
-	p, known := c.pools.LoadOrStore(addr, &pool{client: c, addr: addr, used: time.Now()})
+	p, known := c.pools.add(&pool{client: c, peer: peer, used: time.Now()})
 	if !known {
 		c.sweepLater() // a closed client forgets it at the end of the exchange
 	}
-	return p.(*pool)
+	return p
 }
 
 // connect returns an idle connection, or with fresh, or when there is none, a
@@ -108,7 +109,7 @@ func (c *Client) connect(ctx context.Context, p *pool, fresh bool) (*conn, error
 			return conn, nil
 		}
 	}
-	raw, err := c.dialer.DialContext(ctx, "tcp", p.addr)
+	raw, err := c.dialer.DialContext(ctx, "tcp", p.peer.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -132,16 +133,15 @@ func (c *Client) sweepNow() {
 	c.sweep = nil
 	c.mu.Unlock()
 	left := false
-	c.pools.Range(func(addr, p any) bool {
-		if p.(*pool).expire(time.Now().Add(-idleTimeout)) {
+	for _, p := range c.pools.all() {
+		if p.expire(time.Now().Add(-idleTimeout)) {
 			left = true
 		} else {
 			// Whoever holds on to it meanwhile finds it no longer shared, and its
 			// connections are closed after use.
-			c.pools.CompareAndDelete(addr, p)
+			c.pools.remove(p)
 		}
-		return true
-	})
+	}
 	if left {
 		c.sweepLater()
 	}

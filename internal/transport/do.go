@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
@@ -22,7 +23,7 @@ func WithInformational(ctx context.Context, f func(status int, h httpmsg.Header)
 	return context.WithValue(ctx, informationalKey{}, f)
 }
 
-// Do sends r to addr ("host:port") as it is and returns the answer when its
+// Do sends r to the peer as it is and returns the answer when its
 // head is there. Target, method, host and header go out as they came, in order
 // and spelling, and nothing is added but what frames the body; r.Header must
 // not hold hop-by-hop fields that are not meant for the node. The body is
@@ -32,16 +33,16 @@ func WithInformational(ctx context.Context, f func(status int, h httpmsg.Header)
 // Errors are *[NodeError]; *[httpmsg.Error] when r cannot be written; or the
 // error that reading r.Body gave, wrapped. Content-Length stays in the answer's
 // header as the node sent it; an answer to HEAD has it as Length and no body.
-func (c *Client) Do(ctx context.Context, addr string, r *httpmsg.Request) (*httpmsg.Response, error) {
+func (c *Client) Do(ctx context.Context, peer discovery.Peer, r *httpmsg.Request) (*httpmsg.Response, error) {
 	if err := check(r); err != nil {
 		return nil, err
 	}
-	p := c.pool(addr)
+	p := c.pool(peer)
 	again := rewind(r)
 	for fresh := false; ; fresh = true {
 		conn, err := c.connect(ctx, p, fresh)
 		if err != nil {
-			return nil, failed(ctx, addr, false, err)
+			return nil, failed(ctx, peer.Addr, false, err)
 		}
 		x := &exchange{ctx: ctx, conn: conn, request: r}
 		err = x.run()
@@ -56,7 +57,7 @@ func (c *Client) Do(ctx context.Context, addr string, r *httpmsg.Request) (*http
 		if problem := x.sendProblem(); problem != nil && ctx.Err() == nil {
 			return nil, fmt.Errorf("read the request's body: %w", problem)
 		}
-		return nil, failed(ctx, addr, x.wrote || !whole, err)
+		return nil, failed(ctx, peer.Addr, x.wrote || !whole, err)
 	}
 }
 
@@ -221,7 +222,7 @@ type answerBody exchange
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = failed(b.ctx, b.conn.pool.addr, true, err)
+		err = failed(b.ctx, b.conn.pool.peer.Addr, true, err)
 	}
 	return n, err
 }

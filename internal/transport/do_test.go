@@ -18,7 +18,7 @@ const empty = "HTTP/1.1 204 No Content\r\n\r\n"
 // roundTrip sends r and returns the answer with its body.
 func roundTrip(t *testing.T, c *Client, addr string, r *httpmsg.Request) (*httpmsg.Response, string) {
 	t.Helper()
-	res, err := c.Do(t.Context(), addr, r)
+	res, err := c.Do(t.Context(), at(addr), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestDoRefusesWhatWouldBecomeAnotherMessage(t *testing.T) {
 	} {
 		r.Body = http.NoBody
 		var refusal *httpmsg.Error
-		if _, err := c.Do(t.Context(), deadAddr(t), r); !errors.As(err, &refusal) || refusal.Status != 400 {
+		if _, err := c.Do(t.Context(), at(deadAddr(t)), r); !errors.As(err, &refusal) || refusal.Status != 400 {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
@@ -117,7 +117,7 @@ func TestDoInformationalAndUpgrade(t *testing.T) {
 	c := newClient(t, Options{})
 	var hints []string
 	ctx := WithInformational(t.Context(), func(status int, h httpmsg.Header) { hints = append(hints, h.Get("Link")) })
-	res, err := c.Do(ctx, w.addr, get("/"))
+	res, err := c.Do(ctx, at(w.addr), get("/"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestDoInformationalAndUpgrade(t *testing.T) {
 
 	r := get("/")
 	r.Header = httpmsg.Header{{Name: "Connection", Value: "Upgrade"}, {Name: "Upgrade", Value: "echo"}}
-	res, err = c.Do(t.Context(), w.addr, r)
+	res, err = c.Do(t.Context(), at(w.addr), r)
 	if err != nil || res.Status != 101 || res.Conn == nil {
 		t.Fatalf("upgrade: %+v, %v", res, err)
 	}
@@ -191,13 +191,13 @@ func (r neverRead) Read([]byte) (int, error) {
 
 func TestDoErrors(t *testing.T) {
 	c := newClient(t, Options{})
-	_, err := c.Do(t.Context(), deadAddr(t), get("/"))
+	_, err := c.Do(t.Context(), at(deadAddr(t)), get("/"))
 	if e := nodeError(err); e == nil || e.Sent || !NotSent(err) {
 		t.Errorf("nobody listens: %#v", err)
 	}
 
 	hang := startWire(t, func(string, string) (string, bool) { return "", false })
-	_, err = c.Do(t.Context(), hang.addr, get("/"))
+	_, err = c.Do(t.Context(), at(hang.addr), get("/"))
 	if e := nodeError(err); e == nil || !e.Sent || NotSent(err) {
 		t.Errorf("a node that closes: %#v", err)
 	}
@@ -206,13 +206,13 @@ func TestDoErrors(t *testing.T) {
 	slow := startWire(t, func(string, string) (string, bool) { <-release; return empty, false })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err = c.Do(ctx, slow.addr, get("/"))
+	_, err = c.Do(ctx, at(slow.addr), get("/"))
 	if e := nodeError(err); e == nil || !e.Sent || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a slow node: %#v", err)
 	}
 	ctx, cancel = context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err = c.Do(ctx, slow.addr, get("/")); !errors.Is(err, context.Canceled) {
+	if _, err = c.Do(ctx, at(slow.addr), get("/")); !errors.Is(err, context.Canceled) {
 		t.Errorf("a client that goes: %v", err)
 	}
 	close(release)
@@ -220,14 +220,14 @@ func TestDoErrors(t *testing.T) {
 	r := get("/")
 	r.Method, r.Body, r.Length = "POST", io.MultiReader(strings.NewReader("ab"), broken{}), 5
 	up := startWire(t, func(string, string) (string, bool) { return empty, true })
-	if _, err = c.Do(t.Context(), up.addr, r); !errors.Is(err, errBroken) || nodeError(err) != nil {
+	if _, err = c.Do(t.Context(), at(up.addr), r); !errors.Is(err, errBroken) || nodeError(err) != nil {
 		t.Errorf("a client whose body breaks off: %v", err)
 	}
 
 	big := startWire(t, func(string, string) (string, bool) {
 		return "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n", false
 	})
-	if _, err = c.Do(t.Context(), big.addr, get("/")); nodeError(err) == nil {
+	if _, err = c.Do(t.Context(), at(big.addr), get("/")); nodeError(err) == nil {
 		t.Errorf("an endless head: %v", err)
 	}
 }
@@ -237,7 +237,7 @@ func TestDoErrors(t *testing.T) {
 func TestDialTimeoutIsTheNodesFault(t *testing.T) {
 	c := newClient(t, Options{DialTimeout: time.Nanosecond})
 	up := startWire(t, func(string, string) (string, bool) { return empty, true })
-	_, err := c.Do(t.Context(), up.addr, get("/"))
+	_, err := c.Do(t.Context(), at(up.addr), get("/"))
 	if !NotSent(err) || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/registry"
 )
@@ -81,7 +82,7 @@ func (*Say) Slow(ctx context.Context, _ *Hello, _ *Greeting) error {
 
 // startGoMicro runs a go-micro v5 service with its http transport and returns
 // its node as the service itself registered it.
-func startGoMicro(t testing.TB) registry.Node {
+func startGoMicro(t testing.TB) *discovery.Node {
 	t.Helper()
 	quiet := logger.NewLogger(logger.WithOutput(discard{}))
 	reg := mregistry.NewMemoryRegistry(mregistry.Logger(quiet))
@@ -114,7 +115,7 @@ func startGoMicro(t testing.TB) registry.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return registry.Node{ID: n.Id, Address: host, Port: p, Metadata: n.Metadata}
+	return discovery.NewNode(registry.Node{ID: n.Id, Address: host, Port: p, Metadata: n.Metadata}, "")
 }
 
 type discard struct{}
@@ -123,7 +124,7 @@ func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // forms runs f against the service as it registered itself, and as a node of
 // which nothing is known.
-func forms(t *testing.T, f func(t *testing.T, c *Client, n registry.Node)) {
+func forms(t *testing.T, f func(t *testing.T, c *Client, n *discovery.Node)) {
 	n := startGoMicro(t)
 	if n.Metadata["protocol"] != "mucp" {
 		t.Fatalf("go-micro registers %v, want protocol=mucp", n.Metadata)
@@ -138,7 +139,7 @@ func forms(t *testing.T, f func(t *testing.T, c *Client, n registry.Node)) {
 }
 
 func TestGoMicroResults(t *testing.T) {
-	forms(t, func(t *testing.T, c *Client, n registry.Node) {
+	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		got, err := c.Call(ctx, n, Call{Service: "go.micro.srv.greeter", Method: "Say.Hello", Body: []byte(`{ "name": "John" }`)})
@@ -163,7 +164,7 @@ func TestGoMicroResults(t *testing.T) {
 }
 
 func TestGoMicroMetadata(t *testing.T) {
-	forms(t, func(t *testing.T, c *Client, n registry.Node) {
+	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		got, err := c.Call(ctx, n, Call{
@@ -192,7 +193,7 @@ func TestGoMicroMetadata(t *testing.T) {
 }
 
 func TestGoMicroErrors(t *testing.T) {
-	forms(t, func(t *testing.T, c *Client, n registry.Node) {
+	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		for _, tt := range []struct {
@@ -221,7 +222,7 @@ func TestGoMicroErrors(t *testing.T) {
 }
 
 func TestGoMicroThatDoesNotAnswer(t *testing.T) {
-	forms(t, func(t *testing.T, c *Client, n registry.Node) {
+	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
 		for _, method := range []string{"Say.Panic", "Say.Slow"} {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			start := time.Now()

@@ -149,7 +149,7 @@ func (b *hereBody) Here() int { return len(b.text) }
 // A body that was used up is nothing another node could be sent.
 func TestUsedBodyCountsAsSent(t *testing.T) {
 	c := newClient(t, Options{})
-	p := c.pool("127.0.0.1:1")
+	p := c.pool(at("127.0.0.1:1"))
 	ours, theirs := net.Pipe()
 	ours.Close()
 	theirs.Close()
@@ -159,7 +159,7 @@ func TestUsedBodyCountsAsSent(t *testing.T) {
 	body.text = "abc"
 	r := get("/")
 	r.Method, r.Body, r.Length = "POST", body, 3
-	_, err := c.Do(t.Context(), "127.0.0.1:1", r)
+	_, err := c.Do(t.Context(), at("127.0.0.1:1"), r)
 	if e := nodeError(err); e == nil || !e.Sent && body.text != "abc" {
 		t.Errorf("got %v with %q left of the body", err, body.text)
 	}
@@ -171,7 +171,7 @@ func TestBusyConnectionsAreKept(t *testing.T) {
 	w := startWire(t, func(string, string) (string, bool) { return "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", true })
 	c := newClient(t, Options{})
 	open := func() *httpmsg.Response {
-		res, err := c.Do(t.Context(), w.addr, get("/"))
+		res, err := c.Do(t.Context(), at(w.addr), get("/"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestBusyConnectionsAreKept(t *testing.T) {
 	res = open()
 	c.Close()
 	end(res)
-	if p := c.pool(w.addr); len(p.idle) > 0 {
+	if p := c.pool(at(w.addr)); len(p.idle) > 0 {
 		t.Error("a closed client keeps a connection")
 	}
 }

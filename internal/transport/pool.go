@@ -7,14 +7,15 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/http1"
 )
 
-// pool holds the idle connections to one address, the one used last on top: a
+// pool holds the idle connections to one peer, the one used last on top: a
 // few stay in use, the others expire.
 type pool struct {
 	client *Client
-	addr   string
+	peer   discovery.Peer
 
 	mu   sync.Mutex
 	idle []*conn

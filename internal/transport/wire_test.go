@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -136,8 +137,11 @@ func (w *wire) connections() int {
 	return w.conns
 }
 
+// at is the peer that speaks cleartext HTTP/1.1 at addr.
+func at(addr string) discovery.Peer { return discovery.Peer{Addr: addr} }
+
 // node makes a node of an address.
-func node(t testing.TB, addr string, metadata map[string]string) registry.Node {
+func node(t testing.TB, addr string, metadata map[string]string) *discovery.Node {
 	t.Helper()
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -147,7 +151,7 @@ func node(t testing.TB, addr string, metadata map[string]string) registry.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return registry.Node{ID: "n", Address: host, Port: p, Metadata: metadata}
+	return discovery.NewNode(registry.Node{ID: "n", Address: host, Port: p, Metadata: metadata}, "")
 }
 
 // deadAddr returns an address at which nobody listens.
