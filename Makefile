@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/micro/sidecar/internal/cli.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench bench-limits fuzz clean
+.PHONY: all build build-all demo test lint bench bench-limits bench-scale fuzz clean
 
 all: build
 
@@ -26,7 +26,7 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 	@$(GO) build -o bin/demo ./examples/demo
 	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
-test: consul ## all tests
+test: consul h2spec ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: consul
@@ -34,6 +34,11 @@ consul: # a Consul agent for the tests: the one on PATH, else built from the Go 
 	@command -v consul >/dev/null || test -x $(CACHE)/bin/consul || { \
 		echo "no consul on PATH: building it once (some minutes)"; \
 		mkdir -p $(CACHE)/bin && cd tools/consul && $(GO) build -o $(CACHE)/bin/consul github.com/hashicorp/consul; }
+
+.PHONY: h2spec
+h2spec: # a test suite for HTTP/2 servers: the one on PATH, else built from the Go module
+	@command -v h2spec >/dev/null || test -x $(CACHE)/bin/h2spec || { \
+		mkdir -p $(CACHE)/bin && cd tools/h2spec && $(GO) build -o $(CACHE)/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec; }
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
 	$(CACHE)/bin/golangci-lint fmt --diff
@@ -43,11 +48,16 @@ $(CACHE)/bin/golangci-lint: tools/go.mod
 	@mkdir -p $(CACHE)/bin
 	cd tools && $(GO) build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-bench: bench-limits ## the hop against HAProxy, nginx and ReverseProxy, too (needs wrk, haproxy, nginx)
+bench: bench-limits bench-scale ## the hop against HAProxy, nginx and ReverseProxy, too (needs wrk, h2load, haproxy, nginx)
+	$(GO) run ./bench/idle -micro bin/micro
 	$(GO) run ./bench/compare -micro bin/micro
 
 bench-limits: build ## start-up time and memory, held against their limits
 	$(GO) run ./bench -micro bin/micro
+	$(GO) run ./bench/idle -micro bin/micro -connections 1000
+
+bench-scale: build ## 10,000 services of 10 nodes against one: the cost of a request, memory, the registry (some minutes)
+	$(GO) run ./bench/scale -micro bin/micro
 
 fuzz: ## every fuzzer for FUZZTIME
 	@$(GO) list ./... | while read pkg; do \

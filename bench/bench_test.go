@@ -9,18 +9,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestParseRSS(t *testing.T) {
-	got, err := parseRSS("Name:\tmicro\nVmPeak:\t 99999 kB\nVmRSS:\t   20480 kB\nThreads:\t9\n")
-	if err != nil || got != 20480*1024 {
-		t.Errorf("got %d, %v", got, err)
-	}
-	for _, bad := range []string{"", "VmRSS:\n", "VmRSS: x kB\n", "VmRSS: 12 MB\n"} {
-		if got, err := parseRSS(bad); err == nil {
-			t.Errorf("%q: got %d, expected an error", bad, got)
-		}
-	}
-}
-
 func TestBars(t *testing.T) {
 	rows := []row{
 		{"time", 300, 300, "ms"},

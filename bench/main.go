@@ -14,14 +14,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/micro/sidecar/bench/internal/process"
 )
 
 const (
@@ -66,18 +65,16 @@ type bench struct {
 
 // run takes all measures.
 func (b *bench) run(ctx context.Context, maxRSS, maxReady float64) (rows []row, err error) {
-	if runtime.GOOS != "linux" {
-		return nil, fmt.Errorf("resident memory is read from /proc, which %s does not have", runtime.GOOS)
+	if err := process.Supported(); err != nil {
+		return nil, err
 	}
 	if b.dir, err = os.MkdirTemp("", "micro-bench-"); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	if b.micro == "" {
-		b.micro = filepath.Join(b.dir, "micro")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", b.micro, "github.com/micro/sidecar/cmd/micro")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build micro: %w\n%s", err, out)
+		if b.micro, err = process.Build(ctx, b.dir); err != nil {
+			return nil, err
 		}
 	}
 	binary, err := os.Stat(b.micro)
@@ -105,12 +102,12 @@ func (b *bench) run(ctx context.Context, maxRSS, maxReady float64) (rows []row, 
 func (b *bench) startToReady(ctx context.Context) (time.Duration, error) {
 	var times []time.Duration
 	for range starts {
-		s, err := b.start(ctx)
+		s, err := process.Start(ctx, b.micro, b.dir)
 		if err != nil {
 			return 0, err
 		}
-		times = append(times, s.ready)
-		if err := s.stop(); err != nil {
+		times = append(times, s.Ready)
+		if err := s.Stop(); err != nil {
 			return 0, err
 		}
 	}
@@ -121,24 +118,24 @@ func (b *bench) startToReady(ctx context.Context) (time.Duration, error) {
 // memory is the resident memory in bytes of an idle sidecar, before and after
 // it has carried calls.
 func (b *bench) memory(ctx context.Context) (before, after int64, err error) {
-	s, err := b.start(ctx)
+	s, err := process.Start(ctx, b.micro, b.dir)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
+	defer func() { err = errors.Join(err, s.Stop()) }()
 	if err := sleep(ctx, idle); err != nil {
 		return 0, 0, err
 	}
-	if before, err = s.resident(); err != nil {
+	if before, err = process.Resident(s.PID); err != nil {
 		return 0, 0, err
 	}
-	if err := s.call(ctx, calls); err != nil {
+	if err := call(ctx, s, calls); err != nil {
 		return 0, 0, err
 	}
 	if err := sleep(ctx, settled); err != nil {
 		return 0, 0, err
 	}
-	after, err = s.resident()
+	after, err = process.Resident(s.PID)
 	return before, after, err
 }
 

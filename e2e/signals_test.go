@@ -146,7 +146,7 @@ func TestUsage(t *testing.T) {
 		"list":                                    "services", "watch nodes": "services",
 		"sidecar --config=/nowhere/micro.yaml":                      "micro.yaml",
 		"--enable_acme --acme_hosts=example.com sidecar":            "--enable_acme",
-		"--enable_tls --tls_cert_file=/a --tls_key_file=/b sidecar": "--enable_tls",
+		"--enable_tls --tls_cert_file=/a --tls_key_file=/b sidecar": "--tls_cert_file",
 		"call": "SERVICE", "publish": "TOPIC", "get service": "NAME", "nosuch": "nosuch",
 	} {
 		w.fails(t, 2, part, strings.Fields(args)...)

@@ -8,6 +8,25 @@ import (
 	"strings"
 )
 
+// UnixPrefix begins the address of a node that listens on a unix socket; the
+// absolute path of the socket follows.
+const UnixPrefix = "unix:"
+
+// maxUnixPath is the longest path of a socket in bytes: that of Linux, which
+// the other systems do not exceed.
+const maxUnixPath = 107
+
+// CheckUnix checks an address that begins with [UnixPrefix]. An error is a
+// sentence that says what was expected.
+func CheckUnix(address string) error {
+	path, ok := strings.CutPrefix(address, UnixPrefix)
+	control := strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f })
+	if !ok || !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || control || len(path) > maxUnixPath {
+		return fmt.Errorf("expected unix:/PATH, the path of a socket of at most %d bytes, got %q", maxUnixPath, clip(address))
+	}
+	return nil
+}
+
 // splitAddress takes the address of a node as people write it, with or
 // without a port, IPv6 with or without brackets, and returns the host bare
 // and the port, "" when there is none.
@@ -17,6 +36,9 @@ func splitAddress(address string) (host, port string, err error) {
 	}
 	if isIP(address) {
 		return address, "", nil
+	}
+	if strings.HasPrefix(address, UnixPrefix) {
+		return address, "", CheckUnix(address)
 	}
 	if rest, bracket := strings.CutPrefix(address, "["); bracket {
 		host, after, closed := strings.Cut(rest, "]")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -23,7 +24,7 @@ const (
 // Metadata, Endpoints and Nodes, keys in any case, unknown keys ignored. The
 // result is complete: Name and every node's ID are non-empty and the IDs
 // differ, there is at least one node, every Address is without port and
-// brackets, every Port is 1 to 65535, and what was null or absent is empty as
+// brackets, every Port is 1 to 65535 (0 with a unix socket), and what was null or absent is empty as
 // by [Normalize]. An error is a sentence that names the field and what was
 // expected.
 func DecodeService(data []byte) (Service, error) {
@@ -130,6 +131,12 @@ func decodeNode(path string, raw json.RawMessage) (Node, error) {
 		return Node{}, fmt.Errorf("%s.Address: %w", path, err)
 	}
 	n.Address = host
+	if strings.HasPrefix(host, UnixPrefix) {
+		if p := port.String(); p != "" && p != "0" {
+			return Node{}, fmt.Errorf("%s.Port: expected none with a unix socket, got %s", path, clip(p))
+		}
+		return n, nil
+	}
 	n.Port, err = choosePort(port.String(), inAddress)
 	if err != nil {
 		return Node{}, fmt.Errorf("%s.Port: %w", path, err)

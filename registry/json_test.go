@@ -58,6 +58,13 @@ func TestDecodeAddresses(t *testing.T) {
 		{`"Address":"my_host-1.example.com.","Port":80`, "my_host-1.example.com.", 80, ""},
 		{`"Address":"host:80"`, "host", 80, ""},
 
+		{`"Address":"unix:/run/app.sock"`, "unix:/run/app.sock", 0, ""},
+		{`"Address":"unix:/run/a:1 b.sock","Port":0`, "unix:/run/a:1 b.sock", 0, ""},
+		{`"Address":"unix:/run/app.sock","Port":80`, "", 0, "Nodes[0].Port: expected none with a unix socket, got 80"},
+		{`"Address":"unix:app.sock"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:app.sock"`},
+		{`"Address":"unix:"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:"`},
+		{`"Address":"unix:/"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:/"`},
+		{`"Address":"unix:/a\nb"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:/a\nb"`},
 		{`"Address":"127.0.0.1:9091","Port":9092`, "", 0, "Nodes[0].Port: expected the port of Address, 9091, or none, got 9092"},
 		{`"Address":"127.0.0.1"`, "", 0, "Nodes[0].Port: expected 1 to 65535, got none"},
 		{`"Address":"127.0.0.1","Port":0`, "", 0, "Nodes[0].Port: expected 1 to 65535, got 0"},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,16 +30,23 @@ type Service struct {
 type Node struct {
 	// ID identifies the node within its service.
 	ID string `json:"id"`
-	// Address is a host name or an IP address without brackets or port.
+	// Address is a host name or an IP address without brackets or port, or
+	// [UnixPrefix] and the path of a unix socket.
 	Address string `json:"address"`
-	// Port is a TCP port, 1 to 65535.
+	// Port is a TCP port, 1 to 65535; 0 with a unix socket.
 	Port int `json:"port"`
 	// Metadata says how the node is called, see docs/rpc.md.
 	Metadata map[string]string `json:"metadata"`
 }
 
-// HostPort returns the node's address in the form net.Dial takes.
-func (n Node) HostPort() string { return net.JoinHostPort(n.Address, strconv.Itoa(n.Port)) }
+// HostPort returns where the node listens: "host:port" in the form net.Dial
+// takes, or "unix:/path".
+func (n Node) HostPort() string {
+	if strings.HasPrefix(n.Address, UnixPrefix) {
+		return n.Address
+	}
+	return net.JoinHostPort(n.Address, strconv.Itoa(n.Port))
+}
 
 // Endpoint describes one method of a service, for people and tools to read.
 type Endpoint struct {

@@ -1,149 +1,102 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
+	"io"
+	"net/http"
 	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
+
+	"github.com/micro/sidecar/bench/internal/process"
 )
 
 // sample is one measurement of one hop.
 type sample struct {
-	rate     float64       // requests a second
-	cpu      float64       // microseconds of the hop's CPU time a request
-	p50, p99 time.Duration // of the whole way
-	rss      float64       // megabytes (10^6), after it
+	load
+	cpu    float64 // microseconds of the hop's CPU time a request
+	peak   float64 // most resident memory meanwhile, in MB (10^6 bytes)
+	allocs float64 // allocations a request; -1 when they were not counted
 }
 
-// measure drives a hop for a while. An answer that is not 2xx, or a connection
-// that breaks, is an error: a fast refusal is no result.
-func measure(ctx context.Context, h hop, connections int, length time.Duration) (sample, error) {
-	before, err := cpuTime(h.pid)
+// results are a row's samples by the hop's name, one a round.
+type results map[string][]sample
+
+// measure drives a hop for a while.
+func (f *field) measure(ctx context.Context, r row, h hop, length time.Duration) (s sample, err error) {
+	server, ok := f.servers[h.server]
+	if !ok {
+		return sample{}, fmt.Errorf("no server %s was started", h.server)
+	}
+	if err := process.ResetPeak(server.pid); err != nil {
+		return sample{}, err
+	}
+	before, err := process.CPUTime(server.pid)
 	if err != nil {
 		return sample{}, err
 	}
-	args := []string{"-t1", "-c" + strconv.Itoa(connections), fmt.Sprintf("-d%.0fs", max(length.Seconds(), 1)), "--latency"}
-	if h.script != "" {
-		args = append(args, "-s", h.script)
+	if s.load, err = r.driver(ctx, f, r, h, server.url+h.path, length); err != nil {
+		return sample{}, err
 	}
-	out, err := exec.CommandContext(ctx, "wrk", append(args, h.url)...).CombinedOutput()
-	if err != nil {
-		return sample{}, fmt.Errorf("wrk: %w\n%s", err, out)
-	}
-	after, err := cpuTime(h.pid)
+	after, err := process.CPUTime(server.pid)
 	if err != nil {
 		return sample{}, err
 	}
-	if bytes.Contains(out, []byte("Non-2xx")) || bytes.Contains(out, []byte("Socket errors")) {
-		return sample{}, fmt.Errorf("%s failed under load:\n%s", h.name, out)
-	}
-	s, requests, err := parse(string(out))
+	peak, err := process.Peak(server.pid)
 	if err != nil {
-		return sample{}, fmt.Errorf("%w\n%s", err, out)
+		return sample{}, err
 	}
-	s.cpu = float64((after - before).Microseconds()) / requests
-	s.rss, err = resident(h.pid)
+	s.cpu, s.peak = float64((after-before).Microseconds())/s.requests, float64(peak)/1e6
+	s.allocs, err = f.allocs(ctx, r, h, server)
 	return s, err
 }
 
-var (
-	requestsLine = regexp.MustCompile(`(\d+) requests in`)
-	rateLine     = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
-	p50Line      = regexp.MustCompile(`(?m)^\s+50%\s+(\S+)$`)
-	p99Line      = regexp.MustCompile(`(?m)^\s+99%\s+(\S+)$`)
-)
-
-// parse reads what wrk prints.
-func parse(out string) (s sample, requests float64, err error) {
-	for _, read := range []struct {
-		line *regexp.Regexp
-		set  func(string) error
-	}{
-		{requestsLine, func(t string) (err error) { requests, err = strconv.ParseFloat(t, 64); return err }},
-		{rateLine, func(t string) (err error) { s.rate, err = strconv.ParseFloat(t, 64); return err }},
-		{p50Line, func(t string) (err error) { s.p50, err = time.ParseDuration(t); return err }},
-		{p99Line, func(t string) (err error) { s.p99, err = time.ParseDuration(t); return err }},
-	} {
-		found := read.line.FindStringSubmatch(out)
-		if found == nil {
-			return s, 0, fmt.Errorf("wrk printed nothing like %s", read.line)
-		}
-		if err := read.set(found[1]); err != nil {
-			return s, 0, err
-		}
+// allocs is how many allocations a request costs. They are counted apart, in
+// the server that can count: for a second, because they hardly vary.
+func (f *field) allocs(ctx context.Context, r row, h hop, server server) (float64, error) {
+	if server.counts == "" {
+		return -1, nil
 	}
-	if requests == 0 {
-		return s, 0, fmt.Errorf("wrk got no answer")
-	}
-	return s, requests, nil
-}
-
-// cpuTime is the CPU time of a process, user and system, to 10 ms (proc(5)).
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	before, err := mallocs(ctx, server.counts)
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold anything; utime and stime are the 12th
-	// and 13th fields behind it.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat: %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(string(f), 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
-}
-
-var rssLine = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
-
-func resident(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	l, err := r.driver(ctx, f, r, h, server.counted+h.path, time.Second)
 	if err != nil {
 		return 0, err
 	}
-	found := rssLine.FindSubmatch(status)
-	if found == nil {
-		return 0, fmt.Errorf("/proc/%d/status has no VmRSS", pid)
-	}
-	kb, err := strconv.ParseFloat(string(found[1]), 64)
-	return kb * 1024 / 1e6, err
+	after, err := mallocs(ctx, server.counts)
+	return float64(after-before) / l.requests, err
 }
 
-// print prints the table for one number of connections; the first hop is what
-// the others are held against.
-func print(connections int, hops []hop, results [][]sample) error {
-	fmt.Printf("%d connections\n", connections)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "hop\trequests/s\tratio\tCPU µs\tratio\tp50\tratio\tp99\tratio\tMB\t")
-	for i, h := range hops {
-		own, base := results[i], results[0]
-		rate := func(s sample) float64 { return s.rate }
-		cpu := func(s sample) float64 { return s.cpu }
-		p50 := func(s sample) float64 { return float64(s.p50.Microseconds()) }
-		p99 := func(s sample) float64 { return float64(s.p99.Microseconds()) }
-		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.1f\t%.2f\t%.0fµs\t%.2f\t%.0fµs\t%.2f\t%.0f\t\n", h.name,
-			median(own, rate), ratio(own, base, rate), median(own, cpu), ratio(own, base, cpu),
-			median(own, p50), ratio(own, base, p50), median(own, p99), ratio(own, base, p99),
-			median(own, func(s sample) float64 { return s.rss }))
+func mallocs(ctx context.Context, url string) (uint64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
 	}
-	fmt.Fprintln(w)
-	return w.Flush()
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	text, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(string(text), 10, 64)
 }
 
+// What is measured, as a number.
+func rate(s sample) float64   { return s.rate }
+func cpu(s sample) float64    { return s.cpu }
+func p50(s sample) float64    { return float64(s.p50.Microseconds()) }
+func p99(s sample) float64    { return float64(s.p99.Microseconds()) }
+func peak(s sample) float64   { return s.peak }
+func allocs(s sample) float64 { return s.allocs }
+
+// median is the median over the rounds.
 func median(samples []sample, of func(sample) float64) float64 {
 	values := make([]float64, len(samples))
 	for i, s := range samples {

@@ -17,6 +17,7 @@ import (
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/streams"
 )
 
 const (
@@ -44,7 +45,7 @@ type API struct {
 	MaxBodySize    int64
 	Guard          Guard
 
-	watches streams
+	watches streams.Set
 }
 
 // Own returns the handler of one of the sidecar's own paths, or nil when path
@@ -101,12 +102,15 @@ func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseW
 	if err == nil || errors.Is(err, httpmsg.ErrAborted) {
 		return err
 	}
-	return Refuse(w, err)
+	return Refuse(r, w, err)
 }
 
 // choose returns the handler of a request, and whether the guard stands before
 // it: what is proxied is the node's own affair.
 func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg.Request, httpmsg.ResponseWriter) error, guarded bool, err error) {
+	if r.Method == http.MethodConnect { // its target is no path
+		return nil, false, httpmsg.Errorf(http.StatusNotImplemented, "CONNECT: the sidecar makes no tunnels")
+	}
 	if r.Path() == "/rpc" {
 		return a.RPC.ServeRPC, true, nil
 	}
@@ -129,7 +133,7 @@ func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg
 // Stop ends the watch streams, with a close frame or the end of the stream,
 // and waits for them until ctx ends.
 func (a *API) Stop(ctx context.Context) error {
-	return a.watches.stop(ctx)
+	return a.watches.Stop(ctx, 0)
 }
 
 func (a *API) health(w http.ResponseWriter, r *http.Request) {

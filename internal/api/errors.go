@@ -9,6 +9,7 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -41,7 +42,7 @@ func classify(err error) (e transport.ServiceError, allow string) {
 		return own(http.StatusNotFound, err.Error()), ""
 	case errors.Is(err, broker.ErrTooLarge):
 		return own(http.StatusRequestEntityTooLarge, err.Error()), ""
-	case errors.Is(err, broker.ErrClosed):
+	case errors.Is(err, broker.ErrClosed), errors.Is(err, streams.ErrStopping):
 		return own(http.StatusServiceUnavailable, err.Error()), ""
 	case errors.Is(err, context.DeadlineExceeded):
 		return own(http.StatusGatewayTimeout, "the call ran out of time: "+err.Error()), ""
@@ -53,13 +54,24 @@ func classify(err error) (e transport.ServiceError, allow string) {
 	return own(http.StatusInternalServerError, err.Error()), ""
 }
 
+// Explain returns what a client is told of an error that comes when its answer
+// has begun.
+func Explain(err error) transport.ServiceError {
+	e, _ := classify(err)
+	return e
+}
+
 // own is an error of the sidecar itself.
 func own(status int, detail string) transport.ServiceError {
 	return transport.ServiceError{ID: ID, Code: status, Detail: detail, Status: http.StatusText(status)}
 }
 
-// encode returns what the client is answered with: status, header, body.
-func encode(err error) (int, httpmsg.Header, []byte) {
+// encode returns what the client, which may be a gRPC client, is answered with:
+// status, header, body.
+func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
+	if grpc {
+		return http.StatusOK, grpcHead(err), nil
+	}
 	e, allow := classify(err)
 	body, jerr := json.Marshal(e)
 	if jerr != nil { // strings and an int: cannot fail
@@ -73,23 +85,32 @@ func encode(err error) (int, httpmsg.Header, []byte) {
 }
 
 // Fail answers a net/http request with err.
-func Fail(w http.ResponseWriter, _ *http.Request, err error) {
-	status, header, body := encode(err)
+func Fail(w http.ResponseWriter, r *http.Request, err error) {
+	status, header, body := encode(isGRPC(r.ProtoMajor == 2, r.Header.Get("Content-Type")), err)
 	for _, f := range header {
 		w.Header().Set(f.Name, f.Value)
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that is gone needs no answer
+	if len(body) > 0 {
+		_, _ = w.Write(body) // a client that is gone needs no answer
+	}
 }
 
-// Refuse answers a request that never came to a handler.
-func (a *API) Refuse(w httpmsg.ResponseWriter, err error) error { return Refuse(w, err) }
+// Refuse answers a request that never came to a handler, or whose handler
+// failed; r is nil when it could not be read.
+func (a *API) Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) error {
+	return Refuse(r, w, err)
+}
 
-// Refuse answers a request of the data plane with err.
-func Refuse(w httpmsg.ResponseWriter, err error) error {
-	status, header, body := encode(err)
+// Refuse answers a request of the data plane with err; r is nil when it could
+// not be read.
+func Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) error {
+	status, header, body := encode(r != nil && isGRPC(r.HTTP2, r.Header.Get("Content-Type")), err)
 	if err := w.Head(status, header, int64(len(body))); err != nil {
 		return httpmsg.ErrAborted
+	}
+	if len(body) == 0 {
+		return nil
 	}
 	if _, err := w.Write(body); err != nil {
 		return httpmsg.ErrAborted

@@ -11,6 +11,7 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -28,6 +29,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 		"an engine that ran out of time": {&discovery.EngineError{Err: context.DeadlineExceeded}, 503},
 		"a message that is too large":    {fmt.Errorf("publish: %w", broker.ErrTooLarge), 413},
 		"a broker that was closed":       {broker.ErrClosed, 503},
+		"a stream that was ended":        {streams.ErrStopping, 503},
 		"a node that failed":             {node, 502},
 		"a node that ran out of time":    {&transport.NodeError{Err: context.DeadlineExceeded}, 504},
 		"a client that went away":        {fmt.Errorf("call: %w", context.Canceled), 499},
@@ -35,7 +37,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			Fail(w, nil, test.err)
+			Fail(w, httptest.NewRequest("GET", "/registry", nil), test.err)
 			if w.Code != test.want || w.Header().Get("Content-Type") != "application/json" {
 				t.Errorf("status %d, header %v, want %d", w.Code, w.Header(), test.want)
 			}
@@ -43,7 +45,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 				t.Error("no detail")
 			}
 			var data answer
-			if err := Refuse(&data, test.err); err != nil || data.status != w.Code || string(data.body) != w.Body.String() {
+			if err := Refuse(nil, &data, test.err); err != nil || data.status != w.Code || string(data.body) != w.Body.String() {
 				t.Errorf("the data plane answers %d %s (%v), the own paths %d %s", data.status, data.body, err, w.Code, w.Body)
 			}
 		})
@@ -53,7 +55,7 @@ func TestEveryErrorHasItsStatus(t *testing.T) {
 func TestAServicesOwnErrorIsPassedOn(t *testing.T) {
 	said := &transport.ServiceError{ID: "go.micro.srv.foo", Code: 409, Detail: "taken", Status: "Conflict"}
 	w := httptest.NewRecorder()
-	Fail(w, nil, fmt.Errorf("call: %w", said))
+	Fail(w, httptest.NewRequest("GET", "/registry", nil), fmt.Errorf("call: %w", said))
 	const want = `{"id":"go.micro.srv.foo","code":409,"detail":"taken","status":"Conflict"}`
 	if w.Code != 409 || w.Body.String() != want {
 		t.Errorf("answer %d %s, want %s", w.Code, w.Body, want)
@@ -62,7 +64,7 @@ func TestAServicesOwnErrorIsPassedOn(t *testing.T) {
 
 func TestAllowStandsInTheHeader(t *testing.T) {
 	var data answer
-	if err := Refuse(&data, &httpmsg.Error{Status: http.StatusMethodNotAllowed, Detail: "no", Allow: "POST"}); err != nil {
+	if err := Refuse(nil, &data, &httpmsg.Error{Status: http.StatusMethodNotAllowed, Detail: "no", Allow: "POST"}); err != nil {
 		t.Fatal(err)
 	}
 	if data.status != 405 || data.header.Get("Allow") != "POST" {
@@ -71,7 +73,7 @@ func TestAllowStandsInTheHeader(t *testing.T) {
 }
 
 func TestARefusalThatCannotBeSentCutsTheConnection(t *testing.T) {
-	if err := Refuse(&answer{broken: true}, errors.New("x")); !errors.Is(err, httpmsg.ErrAborted) {
+	if err := Refuse(nil, &answer{broken: true}, errors.New("x")); !errors.Is(err, httpmsg.ErrAborted) {
 		t.Errorf("error %v, want ErrAborted", err)
 	}
 }

@@ -19,7 +19,8 @@ type Guard struct {
 	// Origins may call from a browser, like "https://shop.example"; "*" means any.
 	Origins []string
 	// Loopback says that the listeners are on loopback alone: then Host must be
-	// a loopback name or one of Hosts.
+	// a loopback name or one of Hosts. On unix sockets it may be anything: no
+	// browser comes that way.
 	Loopback bool
 	Hosts    []string
 }
@@ -27,7 +28,7 @@ type Guard struct {
 // admitOwn checks a request to one of the sidecar's own paths, adds what CORS asks
 // for, and answers preflights and refusals itself: then it returns false.
 func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
-	answer, preflight, err := g.check(r.Method, r.Host, r.TLS != nil, r.Header.Get)
+	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS != nil, r.Header.Get})
 	for _, f := range answer {
 		w.Header().Add(f.Name, f.Value)
 	}
@@ -42,7 +43,7 @@ func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
 
 // admit is admitOwn for the data plane. done means that the answer was given.
 func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.ResponseWriter, done bool, _ error) {
-	answer, preflight, err := g.check(r.Method, r.Host, r.TLS, r.Header.Get)
+	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS, r.Header.Get})
 	if err != nil {
 		return w, false, err
 	}
@@ -68,18 +69,26 @@ func (w *withHeader) Head(status int, h httpmsg.Header, length int64) error {
 	return w.ResponseWriter.Head(status, append(h.Clone(), w.extra...), length)
 }
 
+// query is what the guard looks at in a request.
+type query struct {
+	method, host, remote string
+	tls                  bool
+	get                  func(string) string // of the header
+}
+
 // check returns the fields to add to the answer and whether the request is a
 // preflight (Fetch standard, CORS protocol), or why it is refused.
-func (g *Guard) check(method, host string, tls bool, get func(string) string) (answer httpmsg.Header, preflight bool, err error) {
-	if g.Loopback && !g.knownHost(host) {
-		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", host)
+func (g *Guard) check(r *query) (answer httpmsg.Header, preflight bool, err error) {
+	if g.Loopback && r.remote != httpmsg.UnixClient && !g.knownHost(r.host) {
+		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", r.host)
 	}
+	get := r.get
 	origin := get("Origin")
 	if origin == "" && get("Sec-Fetch-Site") == "cross-site" && get("Sec-Fetch-Mode") != "navigate" {
 		// A page that asks without CORS, for an image say, sends no Origin.
 		return nil, false, httpmsg.Errorf(http.StatusForbidden, "a page of another site asks, and tells no origin")
 	}
-	if origin == "" || sameOrigin(origin, host, tls) {
+	if origin == "" || sameOrigin(origin, r.host, r.tls) {
 		return nil, false, nil
 	}
 	if !slices.Contains(g.Origins, origin) && !slices.Contains(g.Origins, "*") {
@@ -87,7 +96,7 @@ func (g *Guard) check(method, host string, tls bool, get func(string) string) (a
 	}
 	answer.Add("Access-Control-Allow-Origin", origin)
 	answer.Add("Vary", "Origin")
-	if method == http.MethodOptions && get("Access-Control-Request-Method") != "" {
+	if r.method == http.MethodOptions && get("Access-Control-Request-Method") != "" {
 		answer.Add("Access-Control-Allow-Methods", "GET, POST, DELETE")
 		if asked := get("Access-Control-Request-Headers"); asked != "" {
 			answer.Add("Access-Control-Allow-Headers", asked)

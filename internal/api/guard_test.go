@@ -16,6 +16,7 @@ func TestGuard(t *testing.T) {
 		guard  Guard
 		method string
 		host   string
+		remote string
 		header map[string]string
 		status int // 0: it goes on
 		allow  string
@@ -28,6 +29,8 @@ func TestGuard(t *testing.T) {
 		"a host that is allowed":         {guard: shop, host: "MICRO.test:8081"},
 		"a rebound name":                 {guard: shop, host: "evil.example:8081", status: 403},
 		"a name that ends like one":      {guard: shop, host: "evillocalhost", status: 403},
+		"any host on a unix socket":      {guard: shop, host: "evil.example", remote: "@"},
+		"another origin on one":          {guard: shop, host: "evil.example", remote: "@", header: map[string]string{"Origin": "https://evil.example"}, status: 403},
 		"an address that is not ours":    {guard: shop, host: "192.0.2.1", status: 403},
 		"any host beyond loopback":       {guard: open, host: "sidecar.example"},
 		"the same origin":                {guard: shop, host: "localhost:8081", header: map[string]string{"Origin": "http://localhost:8081"}},
@@ -54,8 +57,8 @@ func TestGuard(t *testing.T) {
 				test.method = http.MethodGet
 			}
 			own := httptest.NewRequest(test.method, "/registry", nil)
-			own.Host = test.host
-			data := &httpmsg.Request{Method: test.method, Target: "/a/b", Host: test.host}
+			own.Host, own.RemoteAddr = test.host, test.remote
+			data := &httpmsg.Request{Method: test.method, Target: "/a/b", Host: test.host, RemoteAddr: test.remote}
 			for field, value := range test.header {
 				own.Header.Set(field, value)
 				data.Header.Add(field, value)
@@ -97,7 +100,7 @@ func dataVerdict(t *testing.T, g *Guard, r *httpmsg.Request) (int, httpmsg.Heade
 	w, done, err := g.admit(r, &sent)
 	switch {
 	case err != nil:
-		if err := Refuse(w, err); err != nil {
+		if err := Refuse(r, w, err); err != nil {
 			t.Fatal(err)
 		}
 	case !done:

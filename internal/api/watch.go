@@ -31,28 +31,30 @@ const (
 // fails. live begins the answer, once changes from then on will be seen. An
 // error means that nothing was answered.
 func (a *API) watch(ctx context.Context, name string, live func() error, emit func([]byte) error) error {
-	stream, err := a.watches.begin(ctx)
+	ctx, done, err := a.watches.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer a.watches.done(stream)
+	defer done()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	late := time.AfterFunc(beginTimeout, func() {
-		stream.end(&discovery.EngineError{Err: errors.New("it did not answer in time")})
+		end(&discovery.EngineError{Err: errors.New("it did not answer in time")})
 	})
 	defer late.Stop()
 	begun := false
-	err = a.Discovery.Watch(stream.ctx, name, func() {
+	err = a.Discovery.Watch(ctx, name, func() {
 		if !late.Stop() {
 			return
 		}
 		if err := live(); err != nil {
-			stream.end(err)
+			end(err)
 			return
 		}
 		begun = true
 	}, func(c discovery.Change) error {
 		if !begun {
-			return context.Cause(stream.ctx)
+			return context.Cause(ctx)
 		}
 		frame, err := json.Marshal(c)
 		if err != nil {
@@ -63,7 +65,7 @@ func (a *API) watch(ctx context.Context, name string, live func() error, emit fu
 	if begun {
 		return nil // why it ended is known to whoever ended it
 	}
-	return cmp.Or(context.Cause(stream.ctx), err)
+	return cmp.Or(context.Cause(ctx), err)
 }
 
 // watchSocket streams changes as text frames.

@@ -1,104 +1,91 @@
-// Package balance chooses the node of a service that gets the next request.
-// It reads and writes the load kept in discovery's nodes; it holds no state of
-// its own and takes no lock.
+// Package balance chooses the node of a service that gets the next request,
+// and another one when the first could not be reached. It reads and writes the
+// load kept in discovery's nodes; it holds no state of its own and takes no
+// lock.
 package balance
 
 import (
 	"fmt"
-	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/httpmsg"
 )
 
-// Picker chooses a node that tried does not report, or nil when none is left.
-// tried may be nil. A Picker is safe for concurrent use and does not allocate.
-type Picker func(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discovery.Node
+// Picker chooses a node of s that is not among tried, or nil when none is
+// left. key is what the request is hashed by, 0 when there is nothing. A
+// Picker is safe for concurrent use and does not allocate.
+type Picker func(s *discovery.Service, key uint64, tried []*discovery.Node) *discovery.Node
 
-// New returns the picker of that name: "p2c" or "random".
-func New(name string) (Picker, error) {
-	switch name {
-	case "p2c":
-		return P2C, nil
-	case "random":
-		return Random, nil
-	}
-	return nil, fmt.Errorf("unknown selector %q: p2c or random", name)
+// Selectors returns the names that [New] takes, for help and error texts.
+// "hash" may be followed by ":" and the name of a header field.
+func Selectors() []string {
+	return []string{"p2c", "roundrobin", "leastrequest", "random", "hash"}
 }
 
-// Random picks any node.
-func Random(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discovery.Node {
-	return untried(nodes, tried, nil)
+// New returns a balancer whose selector is one of [Selectors]. retries and
+// safe are fields of [Balancer].
+func New(selector string, retries int, safe func(error) bool) (*Balancer, error) {
+	b := &Balancer{Retries: retries, Safe: safe}
+	name, field, hasField := strings.Cut(selector, ":")
+	switch {
+	case hasField && (name != "hash" || !isToken(field)):
+		return nil, fmt.Errorf("selector %q: only hash takes the name of a header field, as in hash:X-User", selector)
+	case name == "p2c":
+		b.Pick = P2C
+	case name == "roundrobin":
+		b.Pick = RoundRobin
+	case name == "leastrequest":
+		b.Pick = LeastRequest
+	case name == "random":
+		b.Pick = Random
+	case name == "hash":
+		b.Pick, b.key = Hash, keyOf(field)
+	default:
+		return nil, fmt.Errorf("unknown selector %q: expected one of %s, hash:HEADER", selector, strings.Join(Selectors(), ", "))
+	}
+	return b, nil
 }
 
-// P2C picks two nodes at random and takes the less loaded one ("the power of
-// two choices", Mitzenmacher 2001): load is the average latency times the
-// requests in flight and one more. A difference of less than half is taken for
-// noise: then chance decides, so that nodes that are alike share alike.
-func P2C(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discovery.Node {
-	a := untried(nodes, tried, nil)
-	if a == nil || len(nodes) == 1 {
-		return a
-	}
-	b := untried(nodes, tried, a)
-	if b == nil || cost(a) < 2*cost(b) {
-		return a
-	}
-	return b
-}
-
-// untried picks a random node, going on round the list from one that was tried
-// or is other.
-func untried(nodes []*discovery.Node, tried func(*discovery.Node) bool, other *discovery.Node) *discovery.Node {
-	if len(nodes) == 0 {
-		return nil
-	}
-	start := rand.IntN(len(nodes))
-	for i := range nodes {
-		n := nodes[(start+i)%len(nodes)]
-		if n != other && (tried == nil || !tried(n)) {
-			return n
+// isToken reports whether s may be the name of a header field (RFC 9110
+// section 5.6.2).
+func isToken(s string) bool {
+	for _, c := range []byte(s) {
+		letter, digit := 'a' <= c|0x20 && c|0x20 <= 'z', '0' <= c && c <= '9'
+		if !letter && !digit && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
 		}
 	}
-	return nil
+	return s != ""
 }
 
-const (
-	// halfLife is how long an average counts in full before it fades by half: a
-	// node that was slow once gets another chance without anyone's deciding it.
-	halfLife = 2 * time.Second
-	// failureCost is what a failed request counts as: without it a dead node,
-	// which has no latency, would look like the best of all.
-	failureCost = 100 * time.Millisecond
-)
-
-// cost is the load of a node; one without history is cheap, so that it is
-// tried soon, but not free.
-func cost(n *discovery.Node) int64 {
-	latency := n.Load.Latency.Load()
-	if age := time.Now().UnixNano() - n.Load.Measured.Load(); age > int64(halfLife) {
-		latency >>= min(age/int64(halfLife), 62)
-	}
-	return max(latency, int64(10*time.Microsecond)) * (n.Load.InFlight.Load() + 1)
-}
-
-// observe adds a latency to the node's average. A slower answer counts at once
-// (the average jumps to it half-way), a faster one by an eighth: peaks are
-// avoided soon and forgotten slowly.
-func observe(n *discovery.Node, took time.Duration) {
-	for {
-		old := n.Load.Latency.Load()
-		now := int64(took)
+// keyOf returns what requests are hashed by: the first value of the header
+// field, and where that is absent, or field is "", the client's address
+// without its port.
+func keyOf(field string) func(*httpmsg.Request) uint64 {
+	return func(r *httpmsg.Request) uint64 {
+		value := ""
 		switch {
-		case old == 0:
-		case now > old:
-			now = old + (now-old)/2
-		default:
-			now = old - (old-now)/8
+		case strings.EqualFold(field, "Host"):
+			value = r.Host
+		case field != "":
+			value = r.Header.Get(field)
 		}
-		if n.Load.Latency.CompareAndSwap(old, now) {
-			n.Load.Measured.Store(time.Now().UnixNano())
-			return
+		if value == "" {
+			// What has no port, as a Unix socket's peer, is no address.
+			value = r.RemoteAddr[:max(strings.LastIndexByte(r.RemoteAddr, ':'), 0)]
 		}
+		if value == "" {
+			return 0
+		}
+		return max(discovery.Hash(value), 1) // 0 says that there is nothing
 	}
 }
+
+// epoch is what now counts from.
+var epoch = time.Now()
+
+// now is a time in nanoseconds that no setting of the clock moves. It reads
+// one clock, time.Now two.
+func now() int64 { return int64(time.Since(epoch)) }

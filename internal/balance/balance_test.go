@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,29 +19,53 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func service(n int) *discovery.Service {
-	s := &discovery.Service{Name: "svc"}
+	var nodes []*discovery.Node
 	for i := range n {
-		s.Nodes = append(s.Nodes, &discovery.Node{Node: registry.Node{ID: fmt.Sprint(i)}})
+		nodes = append(nodes, discovery.NewNode(registry.Node{ID: fmt.Sprintf("svc-%04d", i), Address: "127.0.0.1", Port: 1 + i}, ""))
 	}
-	return s
+	return discovery.NewService("svc", nodes)
 }
 
-var pickers = map[string]Picker{"random": Random, "p2c": P2C}
+// without is the snapshot that follows s when a node leaves.
+func without(s *discovery.Service, at int) *discovery.Service {
+	next := discovery.NewService(s.Name, slices.Delete(slices.Clone(s.Nodes), at, at+1))
+	next.Turn = s.Turn
+	return next
+}
 
-func TestEveryNodeIsPicked(t *testing.T) {
+var pickers = map[string]Picker{
+	"p2c": P2C, "roundrobin": RoundRobin, "leastrequest": LeastRequest, "random": Random, "hash": Hash,
+}
+
+// chiSquare fails the test when counts of what should be equally likely differ
+// by more than chance makes them but once in a million runs or less.
+func chiSquare(t *testing.T, what string, counts []int) {
+	t.Helper()
+	total := 0
+	for _, c := range counts {
+		total += c
+	}
+	want, sum := float64(total)/float64(len(counts)), 0.0
+	for _, c := range counts {
+		sum += (float64(c) - want) * (float64(c) - want) / want
+	}
+	// The Laurent-Massart bound of a chi-square variable's tail, for e^-15.
+	if k := float64(len(counts) - 1); sum > k+2*sqrt(k*15)+2*15 {
+		t.Errorf("%s: chi-square %.1f with %.0f degrees of freedom: %v", what, sum, k, counts)
+	}
+}
+
+func TestNodesThatAreAlikeShareAlike(t *testing.T) {
 	for name, pick := range pickers {
 		t.Run(name, func(t *testing.T) {
-			for size := 1; size <= 5; size++ {
+			for _, size := range []int{1, 2, 3, 5, 10, 65, 200} {
 				s := service(size)
-				count := map[*discovery.Node]int{}
-				for range 1000 * size {
-					count[pick(s.Nodes, nil)]++
+				counts := make([]int, size)
+				for i := range 500 * size {
+					n := pick(s, discovery.Hash(fmt.Sprint("10.0.0.", i)), nil)
+					counts[slices.Index(s.Nodes, n)]++
 				}
-				for _, n := range s.Nodes {
-					if c := count[n]; c < 800 || c > 1200 {
-						t.Errorf("node %s of %d: picked %d times of %d", n.ID, size, c, 1000*size)
-					}
-				}
+				chiSquare(t, fmt.Sprint(size, " nodes"), counts)
 			}
 		})
 	}
@@ -48,159 +74,142 @@ func TestEveryNodeIsPicked(t *testing.T) {
 func TestTriedNodesAreNotPicked(t *testing.T) {
 	for name, pick := range pickers {
 		t.Run(name, func(t *testing.T) {
-			s := service(4)
-			tried := map[*discovery.Node]bool{}
-			for range 4 {
-				n := pick(s.Nodes, func(n *discovery.Node) bool { return tried[n] })
-				if n == nil || tried[n] {
-					t.Fatalf("picked %v, tried before: %v", n, tried[n])
+			for _, key := range []uint64{0, 42} {
+				s := service(9)
+				var tried []*discovery.Node
+				for range s.Nodes {
+					n := pick(s, key, tried)
+					if n == nil || slices.Contains(tried, n) {
+						t.Fatalf("picked %v, tried before: %v", n, tried)
+					}
+					tried = append(tried, n)
 				}
-				tried[n] = true
-			}
-			if n := pick(s.Nodes, func(n *discovery.Node) bool { return tried[n] }); n != nil {
-				t.Errorf("picked %s, all were tried", n.ID)
-			}
-			if n := pick(nil, nil); n != nil {
-				t.Errorf("picked %v of none", n)
+				if n := pick(s, key, tried); n != nil {
+					t.Errorf("picked %s, all were tried", n.ID)
+				}
+				if n := pick(service(0), key, nil); n != nil {
+					t.Errorf("picked %v of none", n)
+				}
 			}
 		})
-	}
-}
-
-func TestP2CAvoidsTheSlowAndTheBusy(t *testing.T) {
-	s := service(3)
-	for i, n := range s.Nodes {
-		observe(n, time.Millisecond)
-		if i == 0 {
-			observe(n, time.Second)
-		}
-		if i == 1 {
-			n.Load.InFlight.Store(100)
-		}
-	}
-	count := map[string]int{}
-	for range 3000 {
-		count[P2C(s.Nodes, nil).ID]++
-	}
-	// Of two choices among three, one is the good one in two cases of three.
-	if count["2"] < 1800 || count["0"] > 50 && count["1"] > 1200 {
-		t.Errorf("picked %v", count)
-	}
-}
-
-func TestSlownessFades(t *testing.T) {
-	n := service(1).Nodes[0]
-	observe(n, time.Second)
-	if cost(n) < int64(time.Second) {
-		t.Fatal("a fresh measurement counts less than in full")
-	}
-	n.Load.Measured.Add(-int64(100 * halfLife))
-	if c := cost(n); c > int64(time.Millisecond) {
-		t.Errorf("long after, the cost is still %v", time.Duration(c))
 	}
 }
 
 func TestPickersDoNotAllocate(t *testing.T) {
 	s := service(10)
 	for name, pick := range pickers {
-		if n := testing.AllocsPerRun(1000, func() { pick(s.Nodes, nil) }); n != 0 {
+		if n := testing.AllocsPerRun(1000, func() { pick(s, 42, nil) }); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
 		}
 	}
-}
-
-var errNotSent, errSent = errors.New("not sent"), errors.New("sent")
-
-func TestBalancerTriesAnotherNodeWhenSafe(t *testing.T) {
-	for _, c := range []struct {
-		name         string
-		nodes, again int
-		fail         error
-		failing      int
-		tries        int
-		want         error
-	}{
-		{"good node", 3, 1, nil, 0, 1, nil},
-		{"one dead node", 3, 1, errNotSent, 1, 2, nil},
-		{"most are dead", 9, 1, errNotSent, 8, 9, nil},
-		{"no retries", 5, 0, errNotSent, 5, 1, errNotSent},
-		{"all dead", 2, 5, errNotSent, 5, 2, errNotSent},
-		{"it may have arrived", 3, 2, errSent, 1, 1, errSent},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			b := &Balancer{Pick: P2C, Retries: c.again, Safe: func(err error) bool { return errors.Is(err, errNotSent) }}
-			s := service(c.nodes)
-			seen := map[*discovery.Node]bool{}
-			err := b.Do(t.Context(), s, func(n *discovery.Node) (time.Duration, error) {
-				if seen[n] {
-					t.Error("the same node twice")
-				}
-				seen[n] = true
-				if n.Load.InFlight.Load() != 1 {
-					t.Error("the request is not counted in flight")
-				}
-				if len(seen) <= c.failing {
-					return 0, c.fail
-				}
-				return time.Millisecond, nil
-			})
-			if !errors.Is(err, c.want) || len(seen) != c.tries {
-				t.Errorf("%d tries and %v, want %d and %v", len(seen), err, c.tries, c.want)
-			}
-			for _, n := range s.Nodes {
-				if n.Load.InFlight.Load() != 0 {
-					t.Errorf("node %s is left with a request in flight", n.ID)
-				}
-			}
-		})
+	b := &Balancer{Pick: P2C, Retries: 1, Safe: func(error) bool { return false }}
+	took := time.Millisecond
+	n := testing.AllocsPerRun(1000, func() {
+		_ = b.Do(context.Background(), s, 0, func(*discovery.Node) (time.Duration, error) { return took, nil })
+	})
+	if n != 0 {
+		t.Errorf("Do allocates %v times", n)
 	}
 }
 
-func TestDeadNodesAreAvoided(t *testing.T) {
-	b := &Balancer{Pick: P2C, Retries: 1, Safe: func(error) bool { return true }}
-	s := service(5)
-	tries := 0
-	for range 200 {
-		err := b.Do(t.Context(), s, func(n *discovery.Node) (time.Duration, error) {
-			tries++
-			if n.ID != "4" {
-				return 0, errNotSent
-			}
-			return time.Millisecond, nil
-		})
+func TestNew(t *testing.T) {
+	for _, name := range append(Selectors(), "hash:X-User", "hash:x_1.~") {
+		if b, err := New(name, 1, nil); err != nil || b.Pick == nil || (b.key != nil) != (strings.HasPrefix(name, "hash")) {
+			t.Errorf("%s: %+v, %v", name, b, err)
+		}
+	}
+	for _, name := range []string{"", "best", "hash:", "hash:a b", "hash:ü", "hash:a:b", "p2c:X-User", "P2C"} {
+		if _, err := New(name, 1, nil); err == nil {
+			t.Errorf("%q is taken", name)
+		}
+	}
+}
+
+func TestKey(t *testing.T) {
+	key := func(selector string, r *httpmsg.Request) uint64 {
+		b, err := New(selector, 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		return b.Key(r)
 	}
-	// Of two choices among five, four cannot hold the one that lives in three
-	// cases of five.
-	if tries > 200*4 {
-		t.Errorf("200 requests took %d tries", tries)
+	request := func(addr, user string) *httpmsg.Request {
+		r := &httpmsg.Request{RemoteAddr: addr, Host: "a.example"}
+		if user != "" {
+			r.Header.Add("x-user", user)
+		}
+		return r
+	}
+	a := key("hash", request("10.0.0.1:1000", "ann"))
+	for name, same := range map[string]uint64{
+		"another port":        key("hash", request("10.0.0.1:2000", "bob")),
+		"the field is absent": key("hash:X-User", request("10.0.0.1:1000", "")),
+		"another field":       key("hash:X-Client", request("10.0.0.1:1000", "ann")),
+	} {
+		if same != a {
+			t.Errorf("%s: another key", name)
+		}
+	}
+	for name, other := range map[string]uint64{
+		"another client": key("hash", request("10.0.0.2:1000", "")),
+		"IPv6":           key("hash", request("[::1]:1000", "")),
+		"by field":       key("hash:X-User", request("10.0.0.1:1000", "ann")),
+		"by host":        key("hash:Host", request("10.0.0.1:1000", "ann")),
+		"no hash":        key("p2c", request("10.0.0.1:1000", "ann")),
+		"Unix socket":    key("hash", request("@", "ann")),
+		"no address":     key("hash", request("", "ann")),
+	} {
+		if other == a {
+			t.Errorf("%s: the same key", name)
+		}
+	}
+	if key("hash:X-User", request("10.0.0.1:1", "ann")) != key("hash:x-user", request("10.9.9.9:2", "ann")) {
+		t.Error("a field's value is not all that counts")
+	}
+	for _, addr := range []string{"", "@", "/run/app.sock"} {
+		if k := key("hash", request(addr, "")); k != 0 {
+			t.Errorf("address %q has a key", addr)
+		}
 	}
 }
 
-func TestBalancerWithoutNodes(t *testing.T) {
-	b := &Balancer{Pick: P2C}
-	var refusal *httpmsg.Error
-	if err := b.Do(t.Context(), service(0), nil); !errors.As(err, &refusal) || refusal.Status != 503 {
-		t.Errorf("got %v", err)
+func BenchmarkPick(b *testing.B) {
+	for _, name := range Selectors() {
+		for _, size := range []int{1, 10, 100, 1000} {
+			b.Run(fmt.Sprintf("%s/nodes=%d", name, size), func(b *testing.B) {
+				s, pick := service(size), pickers[name]
+				for _, n := range s.Nodes {
+					observe(n, time.Millisecond, now())
+				}
+				key := uint64(1)
+				b.ReportAllocs()
+				for b.Loop() {
+					key += 0x9e3779b97f4a7c15
+					pick(s, key, nil)
+				}
+			})
+		}
 	}
 }
 
-func TestBalancerStopsWithTheContext(t *testing.T) {
-	b := &Balancer{Pick: P2C, Retries: 5, Safe: func(error) bool { return true }}
-	ctx, cancel := context.WithCancel(t.Context())
-	tries := 0
-	_ = b.Do(ctx, service(5), func(*discovery.Node) (time.Duration, error) { tries++; cancel(); return 0, errNotSent })
-	if tries != 1 {
-		t.Errorf("%d tries after the end", tries)
+func BenchmarkPickParallel(b *testing.B) {
+	for _, name := range Selectors() {
+		b.Run(name, func(b *testing.B) {
+			s, pick := service(10), pickers[name]
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					pick(s, 42, nil)
+				}
+			})
+		})
 	}
 }
 
-func BenchmarkP2C(b *testing.B) {
+func BenchmarkDo(b *testing.B) {
 	s := service(10)
+	balancer := &Balancer{Pick: P2C, Retries: 1, Safe: func(err error) bool { return errors.Is(err, errNotSent) }}
 	b.ReportAllocs()
 	for b.Loop() {
-		P2C(s.Nodes, nil)
+		_ = balancer.Do(context.Background(), s, 0, func(*discovery.Node) (time.Duration, error) { return time.Millisecond, nil })
 	}
 }

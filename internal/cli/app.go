@@ -149,18 +149,6 @@ func arguments(use string, args []string) ([]string, error) {
 	return out, nil
 }
 
-// streamCommand stands for what this version lacks, so that nobody takes it
-// for a mistake in typing.
-func streamCommand() command {
-	return command{
-		use: "stream SERVICE METHOD [JSON]", short: "a server-streaming RPC (not in this version yet)",
-		groups: clientGroups,
-		run: func(context.Context, *invocation) error {
-			return errors.New("stream is not in this version yet")
-		},
-	}
-}
-
 // completionCommand prints a shell's completion script.
 func completionCommand() *cobra.Command {
 	cmd := &cobra.Command{

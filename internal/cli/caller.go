@@ -20,14 +20,14 @@ type caller struct {
 // newCaller makes a caller as the sidecar makes its own, but that a command
 // may call any address: it has nobody's rights but its user's.
 func newCaller(c *sidecar.Config, find *discovery.Discovery) (*caller, error) {
-	pick, err := balance.New(c.Selector)
+	balancer, err := balance.New(c.Selector, c.Retries, transport.NotSent)
 	if err != nil {
 		return nil, err
 	}
 	client := transport.New(transport.Options{PoolSize: c.PoolSize, MaxBody: c.MaxBodySize})
 	return &caller{client, &rpc.Caller{
 		Resolver:   find,
-		Balancer:   &balance.Balancer{Pick: pick, Retries: c.Retries, Safe: transport.NotSent},
+		Balancer:   balancer,
 		Transport:  client,
 		Timeout:    c.RequestTimeout,
 		AnyAddress: true,

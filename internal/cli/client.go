@@ -24,6 +24,10 @@ type client interface {
 	// ctx ends (nil) or the watch breaks.
 	Watch(ctx context.Context, live func(), emit func(discovery.Change) error) error
 	Call(ctx context.Context, c call) (json.RawMessage, error)
+	// Stream makes an RPC of any number of requests, io.EOF after the last, and
+	// calls emit with each answer, until the RPC or ctx ends. requests may be
+	// asked for a moment longer.
+	Stream(ctx context.Context, c call, requests func() ([]byte, error), emit func([]byte) error) error
 	Publish(ctx context.Context, topic string, m broker.Message) error
 	// Subscribe calls live once it is, then emit for each message, until ctx
 	// ends (nil) or the subscription breaks.

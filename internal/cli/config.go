@@ -30,6 +30,7 @@ type Config struct {
 	Queue   string            // subscribe
 	Headers map[string]string // publish
 
+	tls             tlsFiles
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -50,7 +51,7 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given))
+	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given))
 }
 
 // finishApp checks the application's settings and splits what is registered.

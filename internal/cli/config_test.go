@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // config returns what micro sidecar makes of its settings.
@@ -102,14 +104,17 @@ func TestPrecedence(t *testing.T) {
 // Each setting arrives from each place: the table has no line that says one
 // thing and sets another.
 func TestEverySettingFromEveryPlace(t *testing.T) {
+	authority := testserver.NewAuthority(t)
+	cert, key := authority.Issue(time.Now().Add(time.Hour))
 	values := map[string]string{
-		"address": "0.0.0.0:8081,[::1]:9", "namespace": "ns", "handler": "proxy", "cors": "https://a.example,https://b.example",
+		"enable_tls": "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
+		"address": "0.0.0.0:8081,[::1]:9,unix:/run/micro.sock", "namespace": "ns", "handler": "proxy", "cors": "https://a.example,https://b.example",
 		"allowed_hosts": "a.example,b.example", "enable_stats": "true", "rpc_any_address": "true",
 		"server_name": "foo", "server_address": "127.0.0.1:9090", "server_advertise": "10.0.0.1:9091",
 		"server_version": "1.2", "server_id": "foo-1", "server_metadata": "a=b,c=d=e",
 		"healthcheck_url": "http://127.0.0.1:9090/health", "healthcheck_interval": "7s", "healthcheck_timeout": "3s",
 		"healthcheck_fall": "4", "healthcheck_rise": "5", "register_ttl": "60", "register_interval": "20",
-		"selector": "random", "client_retries": "3", "client_pool_size": "9", "max_body_size": "1MiB",
+		"selector": "hash:X-User", "client_retries": "3", "client_pool_size": "9", "max_body_size": "1MiB",
 		"drain_delay": "2s", "shutdown_grace": "8s", "registry": "consul", "registry_address": "10.0.0.2:8500",
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
@@ -139,6 +144,10 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"file":        config(t, nil, configFile(t, file.String())),
 	} {
 		got.File = ""
+		if made := got.Sidecar.TLS; made == nil || made.ClientCAs == nil || len(made.Certificates) != 1 {
+			t.Errorf("from the %s: TLS is %v", name, made)
+		}
+		got.Sidecar.TLS = want.Sidecar.TLS // pools of certificates cannot be compared
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("from the %s:\n%+v\nfrom flags:\n%+v", name, got, want)
 		}

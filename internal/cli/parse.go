@@ -8,10 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/registry"
 )
 
 // The parsers of single values. Their errors quote the value and name what was
@@ -150,6 +154,17 @@ func parseChoice(words []string, synonyms map[string]string) func(string) (strin
 	}
 }
 
+// parseSelector takes the names of the balancer's selectors, and go-micro's.
+func parseSelector(s string) (string, error) {
+	if s == "default" || s == "cache" {
+		return "p2c", nil
+	}
+	if _, err := balance.New(s, 0, nil); err != nil {
+		return "", expected(s, strings.Join(balance.Selectors(), ", ")+" or hash:HEADER with the name of a header field")
+	}
+	return s, nil
+}
+
 // parseLevel takes the names of the levels of log/slog.
 func parseLevel(s string) (*slog.Level, error) {
 	for _, level := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
@@ -162,7 +177,7 @@ func parseLevel(s string) (*slog.Level, error) {
 
 const (
 	addressForm = "HOST:PORT, such as 127.0.0.1:8081 or [::1]:8081"
-	listenForm  = addressForm + "; the host may be left out for all interfaces"
+	listenForm  = addressForm + ", the host left out for all interfaces; or unix:/PATH"
 )
 
 // parseAddress takes the address of something that is reached: both host and
@@ -175,8 +190,41 @@ func parseAddress(s string) (hostPort, error) {
 	return a, nil
 }
 
+// parseNode is parseAddress for nodes, which may listen on unix sockets.
+func parseNode(s string) (hostPort, error) {
+	path, ok, err := unixPath(s)
+	if !ok {
+		return parseAddress(s)
+	}
+	if address := registry.UnixPrefix + path; err == nil && registry.CheckUnix(address) == nil {
+		return hostPort{host: address}, nil
+	}
+	return hostPort{}, expected(s, "unix:/PATH, such as unix:/run/app.sock, of at most 107 bytes")
+}
+
 // parseListen takes an address to listen on: port 0 lets the system choose.
 func parseListen(s string) (string, error) {
+	if path, ok, err := unixPath(s); ok {
+		return "unix:" + path, err
+	}
+	return parseListenTCP(s)
+}
+
+// unixPath returns the path of a unix socket's address: unix:/path, or
+// unix:///path as URLs have it. ok is false when it is no such address.
+func unixPath(s string) (path string, ok bool, err error) {
+	path, ok = strings.CutPrefix(s, "unix:")
+	if rest, found := strings.CutPrefix(path, "//"); found {
+		path = rest
+	}
+	if ok && (!filepath.IsAbs(path) || strings.HasSuffix(path, "/") || strings.ContainsFunc(path, unicode.IsControl)) {
+		return "", true, expected(s, "unix:/PATH, such as unix:/run/micro.sock")
+	}
+	return path, ok, nil
+}
+
+// parseListenTCP is parseListen without unix sockets.
+func parseListenTCP(s string) (string, error) {
 	a, err := splitAddress(s)
 	if err != nil {
 		return "", expected(s, listenForm)

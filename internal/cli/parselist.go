@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"context"
 	"net"
 	"net/url"
-	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/micro/sidecar/registry"
 )
 
 // The parsers of lists: each gets the items, however they were separated.
@@ -100,19 +102,25 @@ func pairs(items []string, form string) (map[string]string, error) {
 	return out, nil
 }
 
-// proxyURL is the base URL of a sidecar.
-type proxyURL struct{ url *url.URL }
+// proxyURL says where a sidecar is.
+type proxyURL struct {
+	url    *url.URL // the base of its paths
+	socket string   // the path of its unix socket, "" for TCP
+}
 
-const proxyForm = "HOST:PORT or an http or https URL of a sidecar"
+const proxyForm = "HOST:PORT, an http or https URL, or unix:/PATH of a sidecar"
 
 // parseProxy takes HOST:PORT, or a URL of which only scheme, host and path count.
 func parseProxy(s string) (*proxyURL, error) {
+	if path, ok, err := unixPath(s); ok {
+		return &proxyURL{url: &url.URL{Scheme: "http", Host: "localhost"}, socket: path}, err
+	}
 	if !strings.Contains(s, "://") {
 		a, err := parseAddress(s)
 		if err != nil {
 			return nil, expected(s, proxyForm)
 		}
-		return &proxyURL{&url.URL{Scheme: "http", Host: a.String()}}, nil
+		return &proxyURL{url: &url.URL{Scheme: "http", Host: a.String()}}, nil
 	}
 	if _, err := parseProbeURL(s); err != nil {
 		return nil, expected(s, proxyForm)
@@ -121,7 +129,24 @@ func parseProxy(s string) (*proxyURL, error) {
 	if err != nil || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return nil, expected(s, proxyForm+", without user, query or fragment")
 	}
-	return &proxyURL{u}, nil
+	return &proxyURL{url: u}, nil
+}
+
+// String names the sidecar in messages.
+func (p *proxyURL) String() string {
+	if p.socket != "" {
+		return "unix:" + p.socket
+	}
+	return p.url.Host
+}
+
+// dial connects to the sidecar; address is what the URL says.
+func (p *proxyURL) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if p.socket != "" {
+		network, address = "unix", p.socket
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, address)
 }
 
 // endpoint returns the URL of one of the sidecar's own paths.
@@ -131,16 +156,17 @@ func (p *proxyURL) endpoint(path string, query url.Values) string {
 	return u.String()
 }
 
-// hostPort is a TCP address; the zero value is none.
+// hostPort is a TCP address, or that of a unix socket, whose port is 0; the
+// zero value is none.
 type hostPort struct {
 	host string // without brackets
 	port int
 }
 
-// String returns the form that net.Dial takes, "" for none.
+// String returns the form of registry.Node.HostPort, "" for none.
 func (a hostPort) String() string {
 	if a == (hostPort{}) {
 		return ""
 	}
-	return net.JoinHostPort(a.host, strconv.Itoa(a.port))
+	return registry.Node{Address: a.host, Port: a.port}.HostPort()
 }

@@ -30,9 +30,15 @@ type proxied struct {
 }
 
 func newProxied(base *proxyURL) *proxied {
+	proxy := http.ProxyFromEnvironment
+	if base.socket != "" {
+		proxy = nil
+	}
 	return &proxied{base, &http.Client{
 		// Compression would put Accept-Encoding into published messages.
-		Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableCompression: true},
+		Transport: &http.Transport{
+			Proxy: proxy, DialContext: base.dial, ForceAttemptHTTP2: true, DisableCompression: true,
+		},
 		// A redirect would repeat the request elsewhere: no sidecar sends one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -156,7 +162,7 @@ func (p *proxied) Watch(ctx context.Context, live func(), emit func(discovery.Ch
 	case ctx.Err() != nil:
 		return nil
 	case errors.Is(err, io.EOF): // in order: a connection that breaks says ErrUnexpectedEOF
-		return fmt.Errorf("the sidecar at %s ended the watch: it is shutting down", p.base.url.Host)
+		return fmt.Errorf("the sidecar at %s ended the watch: it is shutting down", p.base)
 	case errors.Is(context.Cause(reading), errSilent):
 		err = errSilent
 	}
@@ -236,7 +242,7 @@ func (p *proxied) ask(ctx context.Context, method, target string, in, out any) e
 		return err
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("%s does not answer like a sidecar: %w", p.base.url.Host, err)
+		return fmt.Errorf("%s does not answer like a sidecar: %w", p.base, err)
 	}
 	return nil
 }
@@ -256,7 +262,7 @@ func (p *proxied) do(req *http.Request) ([]byte, error) {
 		return nil, p.unreachable(err)
 	}
 	if len(body) > maxAnswer {
-		return nil, fmt.Errorf("the answer of the sidecar at %s is larger than %d bytes", p.base.url.Host, maxAnswer)
+		return nil, fmt.Errorf("the answer of the sidecar at %s is larger than %d bytes", p.base, maxAnswer)
 	}
 	return body, nil
 }
@@ -266,7 +272,7 @@ func (p *proxied) unreachable(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
-	return fmt.Errorf("the sidecar at %s: %w", p.base.url.Host, err)
+	return fmt.Errorf("the sidecar at %s: %w", p.base, err)
 }
 
 // refusal is the error that a sidecar's answer stands for: its detail, or the

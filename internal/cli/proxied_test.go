@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +22,40 @@ func through(t *testing.T, h http.HandlerFunc) string {
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
 	return "--proxy_address=" + server.URL
+}
+
+// A sidecar is reached on a unix socket, and named by it.
+func TestThroughAUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // is for other addresses
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "localhost" {
+			t.Errorf("Host %q", r.Host)
+		}
+		if r.URL.Path != "/broker" {
+			fmt.Fprint(w, `[{"name":"found"}]`)
+			return
+		}
+		if conn, err := websocket.Accept(w, r, nil); err == nil {
+			_ = conn.Close(websocket.StatusGoingAway, "the end")
+		}
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Close() })
+	for _, flag := range []string{"--proxy_address=unix:" + path, "--proxy_address=unix://" + path} {
+		if got := works(t, someDrivers(t), nil, "list", "services", flag); got != "found\n" {
+			t.Errorf("%s: %q", flag, got)
+		}
+		got := micro(t, someDrivers(t), nil, "subscribe", "t", flag)
+		if got.status != exitFailure || !strings.HasSuffix(got.err, "the sidecar at unix:"+path+" ended the subscription: the end\n") {
+			t.Errorf("%s: status %d, stderr %q", flag, got.status, got.err)
+		}
+	}
+	fails(t, someDrivers(t), nil, "the sidecar at unix:"+path+"x: dial unix", "list", "services", "--proxy_address=unix:"+path+"x")
 }
 
 // Whatever a sidecar answers: its detail or its status, one line, exit 1.

@@ -110,7 +110,7 @@ func (p *proxied) lost(err error) error {
 		if reason == "" {
 			reason = closed.Code.String()
 		}
-		return fmt.Errorf("the sidecar at %s ended the subscription: %s", p.base.url.Host, reason)
+		return fmt.Errorf("the sidecar at %s ended the subscription: %s", p.base, reason)
 	}
-	return fmt.Errorf("connection to the sidecar at %s lost: %w", p.base.url.Host, err)
+	return fmt.Errorf("connection to the sidecar at %s lost: %w", p.base, err)
 }

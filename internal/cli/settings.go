@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/micro/sidecar/internal/balance"
 )
 
 // The groups of settings, in the order of the help.
@@ -23,15 +25,15 @@ const (
 // It is the one place that knows names, defaults and texts: flags, environment,
 // configuration file and help follow it.
 func settingsTable() []*setting {
-	return slices.Concat(sidecarSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
+	return slices.Concat(sidecarSettings(), tlsSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
 }
 
 func sidecarSettings() []*setting {
 	return []*setting{
 		{
 			name: "address", aliases: []string{"sidecar_address"}, env: []string{"MICRO_SIDECAR_ADDRESS"},
-			group: groupSidecar, value: "HOST:PORT,…", note: "127.0.0.1:8081 and [::1]:8081",
-			help: "where the sidecar listens", list: true,
+			group: groupSidecar, value: "ADDRESS,…", note: "127.0.0.1:8081 and [::1]:8081",
+			help: "where the sidecar listens: HOST:PORT or unix:/PATH", list: true,
 			set: many(parseListens, func(c *Config) *[]string { return &c.Sidecar.Addresses }),
 		},
 		{
@@ -68,6 +70,27 @@ func sidecarSettings() []*setting {
 	}
 }
 
+func tlsSettings() []*setting {
+	return []*setting{
+		{
+			name: "enable_tls", group: groupSidecar, help: "speak TLS on all listeners but unix sockets",
+			set: one(parseBool, func(c *Config) *bool { return &c.tls.enable }),
+		},
+		{
+			name: "tls_cert_file", group: groupSidecar, value: "FILE", help: "the certificate, followed by those above it, as PEM",
+			set: one(parseName, func(c *Config) *string { return &c.tls.cert }),
+		},
+		{
+			name: "tls_key_file", group: groupSidecar, value: "FILE", help: "its private key as PEM",
+			set: one(parseName, func(c *Config) *string { return &c.tls.key }),
+		},
+		{
+			name: "tls_client_ca_file", group: groupSidecar, value: "FILE", help: "clients must show a certificate of one of these authorities",
+			set: one(parseName, func(c *Config) *string { return &c.tls.clientCA }),
+		},
+	}
+}
+
 func appSettings() []*setting {
 	return []*setting{
 		{
@@ -77,13 +100,13 @@ func appSettings() []*setting {
 		},
 		{
 			name: "server_address", env: []string{"MICRO_SIDECAR_SERVER_ADDRESS"},
-			group: groupApp, value: "HOST:PORT", help: "where the sidecar reaches it",
-			set: one(parseAddress, func(c *Config) *hostPort { return &c.serverAddress }),
+			group: groupApp, value: "HOST:PORT", help: "where the sidecar reaches it; or unix:/PATH",
+			set: one(parseNode, func(c *Config) *hostPort { return &c.serverAddress }),
 		},
 		{
 			name: "server_advertise", group: groupApp, value: "HOST:PORT", note: "server_address",
 			help: "what is registered",
-			set:  one(parseAddress, func(c *Config) *hostPort { return &c.serverAdvertise }),
+			set:  one(parseNode, func(c *Config) *hostPort { return &c.serverAdvertise }),
 		},
 		{
 			name: "server_version", group: groupApp, value: "VERSION", help: "its version",
@@ -132,10 +155,9 @@ func appSettings() []*setting {
 func limitSettings() []*setting {
 	return []*setting{
 		{
-			name: "selector", group: groupLimits, value: "p2c|random", def: "p2c", choices: []string{"p2c", "random"},
-			help: "how a node is chosen (default and cache mean p2c)",
-			set: one(parseChoice([]string{"p2c", "random"}, map[string]string{"default": "p2c", "cache": "p2c"}),
-				func(c *Config) *string { return &c.Sidecar.Selector }),
+			name: "selector", group: groupLimits, value: "NAME", def: "p2c", choices: balance.Selectors(),
+			help: "how a node is chosen: p2c, roundrobin, leastrequest, random, hash or hash:HEADER (default and cache mean p2c)",
+			set:  one(parseSelector, func(c *Config) *string { return &c.Sidecar.Selector }),
 		},
 		{
 			name: "client_retries", group: groupLimits, value: "N", def: "1", help: "further tries of a call that is safe to repeat",
@@ -188,7 +210,7 @@ func engineSettings() []*setting {
 		{
 			name: "engine_address", group: groupEngines, value: "HOST:PORT", def: "127.0.0.1:0",
 			help: "where the embedded engine listens",
-			set:  one(parseListen, func(c *Config) *string { return &c.Sidecar.Engines.EngineAddress }),
+			set:  one(parseListenTCP, func(c *Config) *string { return &c.Sidecar.Engines.EngineAddress }),
 		},
 	}
 }
@@ -214,7 +236,7 @@ func commonSettings() []*setting {
 			set:  one(parseChoice([]string{"text", "json"}, nil), func(c *Config) *string { return &c.LogFormat }),
 		},
 		{
-			name: "proxy_address", group: groupThrough, value: "ADDRESS", help: "HOST:PORT or URL of a sidecar to go through",
+			name: "proxy_address", group: groupThrough, value: "ADDRESS", help: "HOST:PORT, URL or unix:/PATH of a sidecar to go through",
 			set: one(parseProxy, func(c *Config) **proxyURL { return &c.ProxyAddress }),
 		},
 		{
@@ -237,7 +259,7 @@ func ttlSetting() *setting {
 func nodeAddressSetting() *setting {
 	return &setting{
 		name: "address", group: groupCommand, value: "HOST:PORT", note: "any node", help: "the node to call",
-		only: true, noEnv: true, set: one(parseAddress, func(c *Config) *hostPort { return &c.nodeAddress }),
+		only: true, noEnv: true, set: one(parseNode, func(c *Config) *hostPort { return &c.nodeAddress }),
 	}
 }
 

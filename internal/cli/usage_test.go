@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // Every mistake in use is one line on stderr that says what was wrong, exit
@@ -18,6 +21,11 @@ func TestMistakes(t *testing.T) {
 		}
 		return path
 	}
+	authority := testserver.NewAuthority(t)
+	cert, key := authority.Issue(time.Now().Add(time.Hour))
+	_, otherKey := authority.Issue(time.Now().Add(time.Hour))
+	oldCert, oldKey := authority.Issue(time.Now().Add(-time.Minute))
+	newCert, newKey := authority.Issue(time.Now().Add(3 * time.Hour)) // it lives for two
 	tests := []struct {
 		line string // split at spaces
 		env  string
@@ -31,7 +39,6 @@ func TestMistakes(t *testing.T) {
 		{"registry lits services", "", "did you mean list?"},
 		{"sidecar extra", "", `unexpected argument "extra"`},
 		{"sidecar -- app --flag", "", "not in this version yet"},
-		{"stream s m", "", "stream is not in this version yet"},
 		{"completion", "", "SHELL is missing"},
 		{"completion tcsh", "", "bash, zsh, fish or powershell"},
 
@@ -67,7 +74,10 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --handler", "", "--handler needs a value"},
 		{"sidecar --enable_stats=perhaps", "", "true or false"},
 		{"sidecar --handler=soap", "", "rpc or proxy"},
-		{"sidecar --selector=best", "", "p2c or random"},
+		{"sidecar --selector=best", "", "p2c, roundrobin, leastrequest, random, hash or hash:HEADER"},
+		{"sidecar --selector=hash:", "", "the name of a header field"},
+		{"sidecar --selector=hash:X(User", "", "the name of a header field"},
+		{"sidecar --selector=p2c:X-User", "", "the name of a header field"},
 		{"sidecar --log_level=loud", "", "debug, info, warn or error"},
 		{"sidecar --log_format=xml", "", "text or json"},
 		{"list services --output=xml", "", "text or json"},
@@ -98,6 +108,26 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --allowed_hosts=example.com:80", "", "without a port"},
 		{"sidecar --config=/nonexistent/micro.yaml", "", "no such file"},
 
+		{"sidecar --address=unix:relative.sock", "", "unix:/PATH"},
+		{"sidecar --address=unix:", "", "unix:/PATH"},
+		{"sidecar --address=unix:/run/", "", "unix:/PATH"},
+		{"sidecar --engine_address=unix:/run/x", "", "HOST:PORT"},
+		{"list services --proxy_address=unix:x", "", "unix:/PATH"},
+
+		// TLS.
+		{"sidecar --enable_tls", "", "--enable_tls needs --tls_cert_file"},
+		{"sidecar", "MICRO_ENABLE_TLS=true", "MICRO_ENABLE_TLS needs --tls_cert_file"},
+		{"sidecar --enable_tls --tls_cert_file=" + cert, "", "--enable_tls needs --tls_key_file"},
+		{"sidecar --tls_cert_file=" + cert, "", "--tls_cert_file needs --enable_tls"},
+		{"sidecar --tls_client_ca_file=" + cert, "", "--tls_client_ca_file needs --enable_tls"},
+		{"sidecar --enable_tls --tls_cert_file=/nonexistent --tls_key_file=" + key, "", "--tls_cert_file: open /nonexistent: no such file"},
+		{"sidecar --enable_tls --tls_cert_file=" + cert + " --tls_key_file=/nonexistent", "", "--tls_key_file: open /nonexistent: no such file"},
+		{"sidecar --enable_tls --tls_cert_file=" + cert + " --tls_key_file=" + otherKey, "", "private key does not match public key"},
+		{"sidecar --enable_tls --tls_cert_file=" + key + " --tls_key_file=" + key, "", "--tls_cert_file " + key},
+		{"sidecar --enable_tls --tls_cert_file=" + oldCert + " --tls_key_file=" + oldKey, "", "the certificate expired at "},
+		{"sidecar --enable_tls --tls_cert_file=" + newCert + " --tls_key_file=" + newKey, "", "the certificate is not valid before "},
+		{"sidecar --enable_tls --tls_cert_file=" + cert + " --tls_key_file=" + key + " --tls_client_ca_file=" + key, "", "no certificate in PEM form is in it"},
+
 		// The application.
 		{"sidecar --server_name=foo", "", "--server_name needs --server_address"},
 		{"sidecar --server_address=127.0.0.1:9090", "", "--server_address needs --server_name"},
@@ -118,12 +148,11 @@ func TestMistakes(t *testing.T) {
 		{"register service {} --ttl=10", "", "--ttl"},
 
 		// What this version lacks is refused, not ignored.
-		{"--enable_tls sidecar", "", "--enable_tls is not in this version yet"},
 		{"sidecar --enable_acme --acme_hosts=example.com", "", "--enable_acme is not in this version yet"},
 		{"sidecar --auth_token_file=tokens", "", "--auth_token_file is not in this version yet"},
 		{"sidecar --subscribe topic=a,path=/b", "", "--subscribe is not in this version yet"},
 		{"list services --token_file=token", "", "--token_file is not in this version yet"},
-		{"sidecar", "MICRO_ENABLE_TLS=true", "MICRO_ENABLE_TLS: --enable_tls is not in this version yet"},
+		{"sidecar", "MICRO_ENABLE_ACME=true", "MICRO_ENABLE_ACME: --enable_acme is not in this version yet"},
 		{"list services", "MICRO_CA_FILE=ca.pem", "--ca_file is not in this version yet"},
 
 		// Environment and file name themselves.
@@ -135,7 +164,7 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --config=" + file("handler: rpc\nhandlr: proxy\n"), "", ":2: unknown setting \"handlr\" (did you mean handler?)"},
 		{"sidecar --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
 		{"list services --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
-		{"sidecar --config=" + file("enable_tls: true\n"), "", ":1: enable_tls is not in this version yet"},
+		{"sidecar --config=" + file("enable_acme: true\n"), "", ":1: enable_acme is not in this version yet"},
 		{"sidecar --config=" + file("config: other.yaml\n"), "", ":1: unknown setting \"config\""},
 		{"sidecar --config=" + file("ttl: 5s\n"), "", ":1: unknown setting \"ttl\""},
 		{"sidecar --config=" + file("handler: [\n"), "", "micro.yaml:"},

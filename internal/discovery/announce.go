@@ -135,7 +135,7 @@ func (d *Discovery) trust(name string) {
 // settle makes the snapshot catch up, when there is one. A read that fails is
 // tried again by itself.
 func (d *Discovery) settle(ctx context.Context, name string) {
-	if _, known := (*d.known.Load())[name]; known {
+	if _, known := d.known.Load(name); known {
 		_, _ = d.Refresh(ctx, name)
 	}
 }

@@ -1,9 +1,9 @@
 // Package discovery keeps what requests need to know of the registry: an
 // immutable snapshot of every service in use, renewed by the engine's watch.
-// Once a service is known, [Discovery.Lookup] is one atomic load and one map
-// look-up; an engine that is away leaves the last good picture in place. It
-// also keeps the application's own registration alive. It does not choose
-// among nodes (package balance) and knows no engine.
+// Once a service is known, [Discovery.Lookup] is one look-up in a map that
+// readers do not lock; an engine that is away leaves the last good picture in
+// place. It also keeps the application's own registration alive. It does not
+// choose among nodes (package balance) and knows no engine.
 package discovery
 
 import (
@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,10 @@ const (
 	// do not exist cannot flood the engine.
 	maxReads = 32
 	// resync is how often everything in use is read again, in case a watch
-	// stopped without saying so.
-	resync = 30 * time.Second
+	// stopped without saying so, and resyncGap the pause after each read then:
+	// many services in use make it rarer, not a burden.
+	resync    = 30 * time.Second
+	resyncGap = 100 * time.Millisecond
 	// watchResync is the same for a watch stream.
 	watchResync = 15 * time.Second
 	// retry is the pause after a watch broke or a read failed.
@@ -48,12 +51,12 @@ type Discovery struct {
 	tasks sync.WaitGroup
 	reads chan struct{}
 
-	// known is replaced, never changed: requests read it without a lock.
-	known atomic.Pointer[map[string]*entry]
+	// known holds the *entry of every name that has a snapshot. Requests read it
+	// without a lock; it is changed with mu held.
+	known sync.Map
 	// listed is the last answer to List; nobody changes it.
 	listed atomic.Pointer[[]string]
-	// mu guards what follows, what is in the entries, and the replacement of
-	// known.
+	// mu guards what follows, what is in the entries, and changes of known.
 	mu      sync.Mutex
 	entries map[string]*entry
 	closed  bool
@@ -69,7 +72,6 @@ func New(reg registry.Registry, log *slog.Logger) *Discovery {
 		reads:   make(chan struct{}, maxReads),
 		entries: map[string]*entry{}, followers: map[*queue]bool{},
 	}
-	d.known.Store(&map[string]*entry{})
 	return d
 }
 
@@ -87,12 +89,18 @@ func (d *Discovery) Close() {
 // registered a moment ago is found; the error is then [registry.ErrNotFound]
 // or says why the engine could not be asked.
 func (d *Discovery) Lookup(ctx context.Context, name string) (*Service, error) {
-	if e, ok := (*d.known.Load())[name]; ok {
-		if s := e.service.Load(); s != nil {
-			return s, nil
-		}
+	if s := d.snapshot(name); s != nil {
+		return s, nil
 	}
 	return d.Refresh(ctx, name)
+}
+
+// snapshot returns the present snapshot of a service, nil when there is none.
+func (d *Discovery) snapshot(name string) *Service {
+	if e, ok := d.known.Load(name); ok {
+		return e.(*entry).service.Load()
+	}
+	return nil
 }
 
 // Refresh reads a service from the engine, updates its snapshot and returns
@@ -120,10 +128,8 @@ func (d *Discovery) Get(ctx context.Context, name string) ([]registry.Service, e
 	if err == nil || errors.Is(err, registry.ErrNotFound) {
 		return versions, err
 	}
-	if e, ok := (*d.known.Load())[name]; ok {
-		if s := e.service.Load(); s != nil {
-			return s.Versions, nil
-		}
+	if s := d.snapshot(name); s != nil {
+		return s.Versions, nil
 	}
 	return nil, &EngineError{err}
 }
@@ -170,20 +176,36 @@ func (d *Discovery) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(jitter(resync)):
-			d.readAll(func(*entry) {})
+			d.readAgain(ctx)
 		}
 	}
 }
 
-// readAll reads everything in use again, after before was called for it.
-func (d *Discovery) readAll(before func(*entry)) {
+// readAgain reads everything in use again, little by little.
+func (d *Discovery) readAgain(ctx context.Context) {
+	d.mu.Lock()
+	names := slices.Collect(maps.Keys(d.entries))
+	d.mu.Unlock()
+	for _, name := range names {
+		d.changed(registry.Event{Name: name})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(resyncGap):
+		}
+	}
+}
+
+// doubtAll reads everything in use again, of which the engine may have lost
+// some.
+func (d *Discovery) doubtAll() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return
 	}
 	for _, e := range d.entries {
-		before(e)
+		e.doubt()
 		e.ask()
 	}
 }
@@ -215,7 +237,7 @@ func (d *Discovery) hints(ctx context.Context, name string, note func(registry.E
 // says that a watch begins, perhaps after the engine was away.
 func (d *Discovery) changed(ev registry.Event) {
 	if ev.Name == "" {
-		d.readAll((*entry).doubt)
+		d.doubtAll()
 		return
 	}
 	d.mu.Lock()
@@ -227,12 +249,9 @@ func (d *Discovery) changed(ev registry.Event) {
 
 // publish makes e visible to requests; d.mu is held.
 func (d *Discovery) publish(e *entry) {
-	if (*d.known.Load())[e.name] == e {
+	if _, there := d.known.LoadOrStore(e.name, e); there {
 		return
 	}
-	m := maps.Clone(*d.known.Load())
-	m[e.name] = e
-	d.known.Store(&m)
 	if _, ok := d.reg.(registry.NameWatcher); ok {
 		ctx, cancel := context.WithCancel(d.ctx)
 		e.unwatch = cancel
@@ -243,11 +262,7 @@ func (d *Discovery) publish(e *entry) {
 // forget removes e, which the engine does not know; d.mu is held.
 func (d *Discovery) forget(e *entry) {
 	delete(d.entries, e.name)
-	if (*d.known.Load())[e.name] == e {
-		m := maps.Clone(*d.known.Load())
-		delete(m, e.name)
-		d.known.Store(&m)
-	}
+	d.known.CompareAndDelete(e.name, e)
 	if e.unwatch != nil {
 		e.unwatch()
 	}

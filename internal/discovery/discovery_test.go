@@ -44,7 +44,7 @@ func (e *engine) Register(ctx context.Context, s registry.Service, ttl time.Dura
 }
 
 // start runs a Discovery over a fresh engine until the test ends.
-func start(t *testing.T) (*Discovery, *engine) {
+func start(t testing.TB) (*Discovery, *engine) {
 	t.Helper()
 	e := &engine{Registry: memory.New()}
 	d := New(e, slog.New(slog.DiscardHandler))
@@ -63,7 +63,7 @@ func service(name string, ids ...string) registry.Service {
 	return s
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -143,16 +143,18 @@ func (e *entry) askLater() {
 // snapshot builds the picture of a service. Nodes that did not change are
 // taken over from the old one with all that was measured about them.
 func snapshot(name string, versions []registry.Service, old *Service) *Service {
-	s := &Service{Name: name, Versions: versions}
+	var nodes []*Node
 	for _, v := range versions {
 		for _, n := range v.Nodes {
-			s.Nodes = append(s.Nodes, NewNode(n, v.Version))
+			nodes = append(nodes, NewNode(n, v.Version))
 		}
 	}
-	slices.SortFunc(s.Nodes, func(a, b *Node) int { return cmp.Compare(a.ID, b.ID) })
+	s := NewService(name, nodes)
+	s.Versions = versions
 	if old == nil {
 		return s
 	}
+	s.Turn = old.Turn
 	for i, n := range s.Nodes {
 		at, ok := slices.BinarySearchFunc(old.Nodes, n.ID, func(o *Node, id string) int { return cmp.Compare(o.ID, id) })
 		if ok && same(old.Nodes[at], n) {

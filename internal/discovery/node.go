@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"cmp"
+	"slices"
 	"sync/atomic"
 
 	"github.com/micro/sidecar/registry"
@@ -28,27 +30,42 @@ type Peer struct {
 	// HTTP2 is spoken from the first byte: metadata h2c=true, protocol=grpc, or,
 	// without a protocol, server=grpc. Over TLS, ALPN has the last word.
 	HTTP2 bool
+	// ServerName is what the node's certificate has to be for when it is not
+	// the host of Addr: metadata tls_server_name.
+	ServerName string
 }
 
 // NewNode returns a node without history.
 func NewNode(n registry.Node, version string) *Node {
 	protocol := n.Metadata["protocol"]
-	return &Node{Node: n, Version: version, Peer: Peer{
+	peer := Peer{
 		Addr:  n.HostPort(),
 		TLS:   n.Metadata["secure"] == "true",
 		HTTP2: n.Metadata["h2c"] == "true" || protocol == "grpc" || protocol == "" && n.Metadata["server"] == "grpc",
-	}}
+	}
+	if peer.TLS {
+		peer.ServerName = n.Metadata["tls_server_name"]
+	}
+	return &Node{Node: n, Version: version, Peer: peer}
 }
 
 // Load is the state of a node that the balancer reads and writes. All of it
 // is atomic; the zero value is a node without history.
 type Load struct {
-	// InFlight is the number of requests that the node is answering now.
+	// InFlight is the number of requests that wait for the node to begin its
+	// answer, with RPC, to end it.
 	InFlight atomic.Int64
+	// Open is the number of answers that began and have not ended: bodies,
+	// streams, WebSockets.
+	Open atomic.Int64
 	// Latency is a moving average in nanoseconds, 0 when nothing was measured.
 	Latency atomic.Int64
-	// Measured is when Latency last changed, in nanoseconds since 1970.
+	// Measured is when Latency last changed, in nanoseconds of the balancer's
+	// clock.
 	Measured atomic.Int64
+	// Failed is when the node last could not be reached, on the same clock; 0
+	// when it has answered since.
+	Failed atomic.Int64
 }
 
 // Service is an immutable snapshot of a service: all nodes of all versions,
@@ -56,6 +73,40 @@ type Load struct {
 type Service struct {
 	Name  string
 	Nodes []*Node
+	// Hashes are the nodes' places in consistent hashing, in the order of Nodes.
+	Hashes []uint64
+	// Turn is where round robin stands: the node picked last. All snapshots of
+	// a service share it, so it goes on when nodes change and ends with them.
+	Turn *atomic.Pointer[Node]
 	// Versions is what the engine said, one a version.
 	Versions []registry.Service
+}
+
+// NewService returns the first snapshot of a service; it sorts nodes.
+func NewService(name string, nodes []*Node) *Service {
+	slices.SortFunc(nodes, byID)
+	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Turn: new(atomic.Pointer[Node])}
+	for i, n := range nodes {
+		s.Hashes[i] = Hash(n.ID)
+	}
+	return s
+}
+
+func byID(a, b *Node) int { return cmp.Compare(a.ID, b.ID) }
+
+// Hash is a hash of s that is the same in every process: FNV-1a, mixed.
+func Hash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return Mix(h)
+}
+
+// Mix spreads what differs in a few bits over all of them (the last step of
+// MurmurHash3).
+func Mix(h uint64) uint64 {
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
 }

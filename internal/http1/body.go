@@ -17,6 +17,7 @@ type Body struct {
 	left    int64 // of the body, or of the chunk
 	length  int64
 	between bool // a chunk's data has ended, its CR LF not yet
+	bulk    bool // the last piece was a large one: more is on its way
 	trailer httpmsg.Header
 	err     error // sticky, io.EOF at the end
 }
@@ -58,6 +59,19 @@ func (b *Body) Ready() bool {
 	return line >= 0 && line+1 < len(here)
 }
 
+// Wait waits for the next piece where nothing says that it is on its way,
+// between chunks for one. It holds no buffer but the reader's, so that a
+// stream of events that is idle needs no other. Errors come with Read.
+func (b *Body) Wait() {
+	switch {
+	case b.src == nil || b.err != nil:
+	case b.length == Chunked && b.left == 0:
+		b.err = b.nextChunk()
+	case b.length == UntilClose && !b.bulk:
+		b.err = b.src.Wait() // a socket tells of it once
+	}
+}
+
 // Trailer returns the trailer fields of a chunked body that has ended.
 func (b *Body) Trailer() httpmsg.Header { return b.trailer }
 
@@ -77,6 +91,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	switch b.length {
 	case UntilClose:
 		n, b.err = b.src.Read(p)
+		b.bulk = n >= bufferSize
 	case Chunked:
 		n, b.err = b.chunk(p)
 	default:

@@ -142,7 +142,7 @@ func sameBody(t *testing.T, r *Reader, length int64, theirs io.Reader, behind io
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("GET", "/x?y", "h:1", "A", "b", []byte("body"), true)
 	f.Fuzz(func(t *testing.T, method, target, host, name, value string, content []byte, chunked bool) {
-		if !IsToken(method) || !IsTarget(target) || !isHost(host) || !IsToken(name) || !IsValue(value) || len(name)+len(value) > 1000 {
+		if !IsToken(method) || !IsTarget(target) || !IsHost(host) || !IsToken(name) || !IsValue(value) || len(name)+len(value) > 1000 {
 			return
 		}
 		length := int64(len(content))

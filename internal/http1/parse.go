@@ -40,7 +40,7 @@ func (r *Request) settle(f *framing) error {
 	switch {
 	case f.hosts > 1 || f.hosts == 0 && r.Minor == 1:
 		return malformed("expected one Host field, got %d", f.hosts)
-	case !isHost(r.Host):
+	case !IsHost(r.Host):
 		return malformed("malformed Host field")
 	case f.chunked && r.Minor == 0:
 		return malformed("Transfer-Encoding in an HTTP/1.0 request")
@@ -258,9 +258,9 @@ func (f *framing) connection(list string) {
 	}
 }
 
-// isHost refuses what no host and port are made of (RFC 3986 section 3.2.2),
+// IsHost refuses what no host and port are made of (RFC 3986 section 3.2.2),
 // so that nobody reads two hosts into one field.
-func isHost(s string) bool {
+func IsHost(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		if c >= 0x80 || !token[c] && strings.IndexByte(":[]()=;,@%", c) < 0 {

@@ -19,10 +19,13 @@ type Field struct{ Name, Value string }
 // without regard to case (RFC 9110 section 5.1). The zero value is empty.
 type Header []Field
 
+// sameName compares names as [Header] does.
+func sameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
+
 // Get returns the first value of name, or "".
 func (h Header) Get(name string) string {
 	for i := range h {
-		if strings.EqualFold(h[i].Name, name) {
+		if sameName(h[i].Name, name) {
 			return h[i].Value
 		}
 	}
@@ -32,7 +35,7 @@ func (h Header) Get(name string) string {
 // Has reports whether a field of that name is there.
 func (h Header) Has(name string) bool {
 	for i := range h {
-		if strings.EqualFold(h[i].Name, name) {
+		if sameName(h[i].Name, name) {
 			return true
 		}
 	}
@@ -47,7 +50,7 @@ func (h *Header) Set(name, value string) {
 	out, done := (*h)[:0], false
 	for _, f := range *h {
 		switch {
-		case !strings.EqualFold(f.Name, name):
+		case !sameName(f.Name, name):
 			out = append(out, f)
 		case !done:
 			out, done = append(out, Field{f.Name, value}), true
@@ -63,7 +66,7 @@ func (h *Header) Set(name, value string) {
 func (h *Header) Del(name string) {
 	out := (*h)[:0]
 	for _, f := range *h {
-		if !strings.EqualFold(f.Name, name) {
+		if !sameName(f.Name, name) {
 			out = append(out, f)
 		}
 	}
@@ -74,7 +77,7 @@ func (h *Header) Del(name string) {
 // holds token, without regard to case.
 func (h Header) HasToken(name, token string) bool {
 	for _, f := range h {
-		if !strings.EqualFold(f.Name, name) {
+		if !sameName(f.Name, name) {
 			continue
 		}
 		for part := range strings.SplitSeq(f.Value, ",") {
@@ -84,6 +87,13 @@ func (h Header) HasToken(name, token string) bool {
 		}
 	}
 	return false
+}
+
+// HasPrefix reports whether the first value of name begins with prefix, without
+// regard to case.
+func (h Header) HasPrefix(name, prefix string) bool {
+	value := h.Get(name)
+	return len(value) >= len(prefix) && strings.EqualFold(value[:len(prefix)], prefix)
 }
 
 // Clone returns a copy that shares nothing with h.
@@ -108,10 +118,18 @@ type Request struct {
 	Length int64
 	// Trailer returns the trailer fields once Body has answered io.EOF; it may be nil.
 	Trailer func() Header
-	// RemoteAddr is the client's "host:port"; TLS tells how it came.
+	// Trailers says that the client takes trailer fields with the answer: it
+	// sent "TE: trailers", a field that is not in Header when it goes on.
+	Trailers bool
+	// RemoteAddr is the client's "host:port", or [UnixClient]; TLS and HTTP2
+	// tell how it came.
 	RemoteAddr string
 	TLS        bool
+	HTTP2      bool
 }
+
+// UnixClient is the RemoteAddr of a client on a unix socket.
+const UnixClient = "@"
 
 // Path returns the target without its query, still escaped.
 func (r *Request) Path() string {
@@ -166,12 +184,13 @@ type Handler interface {
 }
 
 // Error is a refusal of a request: an HTTP status from 400 to 599, a sentence
-// that names what was wrong and what was expected, and with 405 the methods
-// allowed.
+// that names what was wrong and what was expected, with 405 the methods
+// allowed, and the error that it follows from, if any.
 type Error struct {
 	Status int
 	Detail string
 	Allow  string
+	Err    error
 }
 
 // Errorf makes an [Error].
@@ -181,3 +200,6 @@ func Errorf(status int, format string, args ...any) *Error {
 
 // Error returns the detail.
 func (e *Error) Error() string { return e.Detail }
+
+// Unwrap returns the error that it follows from.
+func (e *Error) Unwrap() error { return e.Err }

@@ -7,22 +7,24 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/transport"
 )
 
 // answer streams a node's answer to the client.
 func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
 	defer resp.Body.Close()
+	grpc := resp.Length < 0 && transport.GRPCMessage(resp.Header)
 	w.Reason(resp.Reason)
-	if err := w.Head(resp.Status, endToEnd(resp.Header, ""), resp.Length); err != nil {
+	if err := w.Head(resp.Status, endToEnd(resp.Header[:0], resp.Header, ""), resp.Length); err != nil {
 		return httpmsg.ErrAborted
 	}
 	if err := copyBody(w, resp.Body); err != nil {
-		return httpmsg.ErrAborted
+		return cutOff(grpc, w, err)
 	}
 	if resp.Trailer == nil {
 		return nil
 	}
-	if t := endToEnd(resp.Trailer(), ""); len(t) > 0 {
+	if t := endToEnd(nil, resp.Trailer(), ""); len(t) > 0 {
 		if err := w.Trailer(t); err != nil {
 			return httpmsg.ErrAborted
 		}
@@ -36,12 +38,12 @@ var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 // copyBody copies an answer's body to the client piece by piece as the pieces
 // come: an event must not wait for the next one.
 func copyBody(w httpmsg.ResponseWriter, body io.Reader) error {
-	buf := buffers.Get().(*[32 << 10]byte)
-	defer buffers.Put(buf)
-	n, err := firstPiece(w, body, buf[:])
+	p := piece{body: body}
+	defer p.release()
+	err := p.first(w)
 	for {
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); werr != nil {
+		if p.n > 0 {
+			if _, werr := w.Write(p.buf[:p.n]); werr != nil {
 				return werr
 			}
 			if err == nil {
@@ -56,27 +58,57 @@ func copyBody(w httpmsg.ResponseWriter, body io.Reader) error {
 		if err != nil {
 			return err
 		}
-		n, err = body.Read(buf[:])
+		err = p.next()
 	}
+}
+
+// piece is a piece of a body.
+type piece struct {
+	body io.Reader
+	buf  *[32 << 10]byte // nil while none is needed
+	n    int
 }
 
 // headDelay is how long an answer's head waits for the body's first piece, to
 // leave together with it.
 const headDelay = time.Millisecond
 
-// firstPiece reads the body's first piece. When that takes its time, the head
-// goes ahead.
-func firstPiece(w httpmsg.ResponseWriter, body io.Reader, buf []byte) (int, error) {
-	if b, ok := body.(interface{ Here() bool }); ok && b.Here() {
-		return body.Read(buf)
+// first reads the first piece. When that takes its time, the head goes ahead.
+func (p *piece) first(w httpmsg.ResponseWriter) error {
+	if b, ok := p.body.(interface{ Here() bool }); ok && b.Here() {
+		return p.next()
 	}
 	sent := make(chan error, 1)
 	timer := time.AfterFunc(headDelay, func() { sent <- w.Flush() })
-	n, err := body.Read(buf)
+	err := p.next()
 	if !timer.Stop() {
 		if ferr := <-sent; ferr != nil && err == nil {
 			err = ferr
 		}
 	}
-	return n, err
+	return err
+}
+
+// next reads the next piece. A stream of events may say nothing for hours, and
+// holds no buffer meanwhile.
+func (p *piece) next() (err error) {
+	if b, ok := p.body.(interface {
+		Here() bool
+		Wait()
+	}); ok && !b.Here() {
+		p.release()
+		b.Wait()
+	}
+	if p.buf == nil {
+		p.buf = buffers.Get().(*[32 << 10]byte)
+	}
+	p.n, err = p.body.Read(p.buf[:])
+	return err
+}
+
+func (p *piece) release() {
+	if p.buf != nil {
+		buffers.Put(p.buf)
+		p.buf = nil
+	}
 }

@@ -11,23 +11,27 @@ import (
 // section 7.6.1) or tells how a message is cut up on its connection, which each
 // side does for itself.
 func hopByHop(name string) bool {
-	for _, hop := range [...]string{
-		"Connection", "Proxy-Connection", "Keep-Alive", "TE", "Transfer-Encoding", "Upgrade",
-	} {
-		if strings.EqualFold(name, hop) {
-			return true
-		}
+	switch len(name) {
+	case len("TE"):
+		return strings.EqualFold(name, "TE")
+	case len("Upgrade"):
+		return strings.EqualFold(name, "Upgrade")
+	case len("Connection"):
+		return strings.EqualFold(name, "Connection") || strings.EqualFold(name, "Keep-Alive")
+	case len("Proxy-Connection"):
+		return strings.EqualFold(name, "Proxy-Connection")
+	case len("Transfer-Encoding"):
+		return strings.EqualFold(name, "Transfer-Encoding")
 	}
 	return false
 }
 
-// endToEnd returns the fields of h that go on, in their order. extra is the
-// name of one more field to leave out.
-func endToEnd(h httpmsg.Header, extra string) httpmsg.Header {
+// endToEnd appends the fields of h that go on, in their order, to out, which may
+// be h[:0]. extra is the name of one more field to leave out.
+func endToEnd(out, h httpmsg.Header, extra string) httpmsg.Header {
 	named := connectionOptions(h)
-	out := make(httpmsg.Header, 0, len(h)+4)
 	for _, f := range h {
-		if hopByHop(f.Name) || strings.EqualFold(f.Name, extra) || len(named) > 0 && named[strings.ToLower(f.Name)] {
+		if hopByHop(f.Name) || len(f.Name) == len(extra) && strings.EqualFold(f.Name, extra) || len(named) > 0 && named[strings.ToLower(f.Name)] {
 			continue
 		}
 		out = append(out, f)
@@ -41,7 +45,7 @@ func endToEnd(h httpmsg.Header, extra string) httpmsg.Header {
 func connectionOptions(h httpmsg.Header) map[string]bool {
 	var named map[string]bool
 	for _, f := range h {
-		if !strings.EqualFold(f.Name, "Connection") {
+		if len(f.Name) != len("Connection") || !strings.EqualFold(f.Name, "Connection") {
 			continue
 		}
 		for option := range strings.SplitSeq(f.Value, ",") {
@@ -61,19 +65,15 @@ func connectionOptions(h httpmsg.Header) map[string]bool {
 // token is the sidecar's own field: no node ever sees it.
 const token = "Micro-Token"
 
-// outgoing is the request as the node gets it.
-func outgoing(r *httpmsg.Request) *httpmsg.Request {
-	out := *r
-	out.Header = endToEnd(r.Header, token)
+// outgoing appends to out the header of r as the node gets it.
+func outgoing(out httpmsg.Header, r *httpmsg.Request) httpmsg.Header {
+	out = endToEnd(out, r.Header, token)
 	if proto := offered(r); proto != "" {
-		out.Header.Add("Connection", "Upgrade")
-		out.Header.Add("Upgrade", proto)
+		out.Add("Connection", "Upgrade")
+		out.Add("Upgrade", proto)
 	}
-	forwarded(&out.Header, r)
-	if r.Trailer != nil {
-		out.Trailer = func() httpmsg.Header { return endToEnd(r.Trailer(), token) }
-	}
-	return &out
+	forwarded(&out, r)
+	return out
 }
 
 // forwarded appends the client to X-Forwarded-For, and tells the host and the
@@ -118,6 +118,6 @@ func offered(r *httpmsg.Request) string {
 	return r.Header.Get("Upgrade")
 }
 
-// answered is the header of a 1xx or 101 as the client gets it: they have no
-// length.
-func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h, "Content-Length") }
+// answered is the header of a 1xx or 101 as the client gets it, in h's memory:
+// they have no length.
+func answered(h httpmsg.Header) httpmsg.Header { return endToEnd(h[:0], h, "Content-Length") }

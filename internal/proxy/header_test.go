@@ -41,7 +41,7 @@ func TestEndToEnd(t *testing.T) {
 		{"micro-token:secret\nMicro-Tokens:no\n", "Micro-Tokens:no\n"},
 		{"Content-Length:0\n", "Content-Length:0\n"},
 	} {
-		if got := format(endToEnd(parse(tt.in), token)); got != tt.out {
+		if got := format(endToEnd(nil, parse(tt.in), token)); got != tt.out {
 			t.Errorf("%q became %q, want %q", tt.in, got, tt.out)
 		}
 	}
@@ -62,7 +62,7 @@ func TestOutgoing(t *testing.T) {
 	} {
 		in := parse(tt.in)
 		r := &httpmsg.Request{Header: in, RemoteAddr: tt.remote, Host: tt.host, TLS: tt.tls}
-		if got := format(outgoing(r).Header); got != tt.out {
+		if got := format(outgoing(nil, r)); got != tt.out {
 			t.Errorf("%s: got\n%swant\n%s", tt.name, got, tt.out)
 		}
 		if format(in) != tt.in {
@@ -78,7 +78,7 @@ func TestEndToEndIsLinear(t *testing.T) {
 		h.Add("b", "")
 	}
 	begun := time.Now()
-	endToEnd(h, token)
+	endToEnd(nil, h, token)
 	if took := time.Since(begun); took > 500*time.Millisecond {
 		t.Errorf("it took %v", took)
 	}
@@ -90,7 +90,7 @@ func FuzzEndToEnd(f *testing.F) {
 	f.Add("Connection:,\n:x\n", "")
 	f.Fuzz(func(t *testing.T, text, extra string) {
 		in := parse(text)
-		out := endToEnd(in, extra)
+		out := endToEnd(nil, in, extra)
 		rest := in
 		for _, kept := range out {
 			if hopByHop(kept.Name) || strings.EqualFold(kept.Name, extra) {

@@ -1,12 +1,14 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/transport"
 )
 
 // patience is the wait for a node to begin its answer. It stands still while
@@ -26,15 +28,26 @@ type patience struct {
 // watch begins the wait and returns the body of r to be read through it.
 func (p *patience) watch(r *httpmsg.Request) io.Reader {
 	p.begin()
-	if r.Length == 0 {
-		return r.Body
-	}
-	// What is here already is not waited for, and sent with the head.
-	if b, ok := r.Body.(interface{ Here() int }); ok && r.Length > 0 && int64(b.Here()) >= r.Length {
-		return r.Body
-	}
 	return &watchedBody{r.Body, p}
 }
+
+// isHere reports whether a request's body need not be waited for: it is sent
+// with the head.
+func isHere(r *httpmsg.Request) bool {
+	if r.Length == 0 {
+		return true
+	}
+	b, ok := r.Body.(interface{ Here() int })
+	return ok && r.Length > 0 && r.Length <= transport.Together && int64(b.Here()) >= r.Length
+}
+
+// errTimeout ends a request whose node did not go on in time.
+var errTimeout = &timeoutError{}
+
+type timeoutError struct{}
+
+func (*timeoutError) Error() string   { return "the node did not answer in time" }
+func (*timeoutError) Is(e error) bool { return e == context.DeadlineExceeded }
 
 func (p *patience) begin() {
 	p.mu.Lock()

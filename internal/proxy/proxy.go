@@ -7,7 +7,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -36,14 +35,6 @@ type Handler struct {
 	Timeout time.Duration
 }
 
-// errTimeout ends a request whose node did not begin to answer in time.
-var errTimeout = &timeoutError{}
-
-type timeoutError struct{}
-
-func (*timeoutError) Error() string   { return "the node did not answer in time" }
-func (*timeoutError) Is(e error) bool { return e == context.DeadlineExceeded }
-
 // Serve passes r on and streams the answer back.
 func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	name, ok := route.Proxy(h.Namespace, r.Path())
@@ -52,7 +43,7 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	}
 	service, err := h.Resolver.Lookup(ctx, name)
 	if errors.Is(err, registry.ErrNotFound) {
-		return httpmsg.Errorf(404, "service %s not found", name)
+		return &httpmsg.Error{Status: 404, Detail: "service " + name + " not found", Err: err}
 	}
 	if err != nil {
 		return err
@@ -62,58 +53,50 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 
 // forward passes r on to one of the nodes of service.
 func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+	if !isHere(r) {
+		return h.stream(ctx, service, r, w)
+	}
+	p := passages.Get().(*passage)
+	p.begin(h, r, w)
+	p.wish.HeadTimeout = h.patienceWith(r)
+	err := p.run(ctx, service)
+	p.end() // nobody reads a body any more that was sent with the head
+	return err
+}
+
+// stream is forward for a request whose body is still to come.
+func (h *Handler) stream(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	// The request's own context ends when the client goes away; ours also when
-	// the node takes too long to begin its answer.
+	// the node takes too long to go on.
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	out := outgoing(r)
-	patience := &patience{timeout: h.Timeout, expire: func() { cancel(errTimeout) }}
+	patience := &patience{timeout: h.patienceWith(r), expire: func() { cancel(errTimeout) }}
 	defer patience.stop()
-	out.Body = patience.watch(r)
-	ctx = transport.WithInformational(ctx, func(status int, header httpmsg.Header) {
-		_ = w.Informational(status, answered(header)) // a client that is gone is noticed with the real answer
-	})
-
-	var resp *httpmsg.Response
-	err := h.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
-		begun := time.Now()
-		var err error
-		if resp, err = h.Transport.Do(ctx, n.Peer, out); err != nil {
-			return 0, err
-		}
-		return time.Since(begun), refuse(r, n.Addr, resp)
-	})
-	patience.stop()
+	p := newPassage()
+	p.begin(h, r, w)
+	p.headed = patience.stop
+	p.out.Body = patience.watch(r)
+	err := p.run(ctx, service)
 	switch {
-	case err == nil && resp.Conn != nil:
-		return tunnel(ctx, resp, w)
-	case err == nil:
-		return answer(resp, w)
-	case parent.Err() != nil:
+	case err == nil, errors.Is(err, httpmsg.ErrAborted), parent.Err() != nil:
 		return err
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return errTimeout
 	}
-	var node *transport.NodeError
-	if broken := patience.failure(); broken != nil && !errors.As(err, &node) {
+	var failed *transport.NodeError
+	if broken := patience.failure(); broken != nil && !errors.As(err, &failed) {
 		return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", broken)
 	}
 	return err
 }
 
-// refuse closes an answer that cannot be passed on and says why.
-func refuse(r *httpmsg.Request, addr string, resp *httpmsg.Response) error {
-	var what string
-	switch {
-	case resp.Conn != nil && offered(r) == "":
-		what = "switched protocols without being asked"
-		_ = resp.Conn.Close() // nothing more is wanted of it
-	case resp.Conn == nil && resp.Status < http.StatusOK:
-		what = fmt.Sprintf("answered with status %d, which is none", resp.Status)
-		_ = resp.Body.Close()
-	default:
-		return nil
+// patienceWith is how long the node may keep the client waiting. A gRPC call
+// has a deadline of its own, and a stream may begin its answer whenever it
+// likes.
+func (h *Handler) patienceWith(r *httpmsg.Request) time.Duration {
+	if r.Header.HasPrefix("Content-Type", "application/grpc") {
+		return 0
 	}
-	return &transport.NodeError{Addr: addr, Sent: true, Err: errors.New(what)}
+	return h.Timeout
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/internal/balance"
@@ -42,6 +43,8 @@ type Caller struct {
 type Request struct {
 	// Service is the full name; Method as in "Say.Hello".
 	Service, Method string
+	// Key is Balancer.Key of the request that this call came by, 0 for none.
+	Key uint64
 	// Address is the "host:port" of the only node that may answer; "" leaves
 	// the choice to the balancer.
 	Address string
@@ -60,8 +63,9 @@ type Request struct {
 // out of time.
 func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 	timeout := c.timeout(r.Timeout)
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	limited := within(ctx, timeout)
+	defer limited.end()
+	ctx = limited
 	service, err := c.service(ctx, r)
 	if err != nil {
 		return nil, err
@@ -74,7 +78,7 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		Timeout: timeout,
 	}
 	var result []byte
-	err = c.Balancer.Do(ctx, service, func(n *discovery.Node) (time.Duration, error) {
+	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
 		begun := time.Now()
 		var err error
 		result, err = c.Transport.Call(ctx, n, call)
@@ -112,7 +116,7 @@ func (c *Caller) lookup(ctx context.Context, name string) (*discovery.Service, e
 	s, err := c.Resolver.Lookup(ctx, name)
 	switch {
 	case errors.Is(err, registry.ErrNotFound):
-		return nil, httpmsg.Errorf(http.StatusNotFound, "service %s not found", name)
+		return nil, &httpmsg.Error{Status: http.StatusNotFound, Detail: "service " + name + " not found", Err: err}
 	case err != nil:
 		return nil, fmt.Errorf("look up service %s: %w", name, err)
 	}
@@ -122,17 +126,16 @@ func (c *Caller) lookup(ctx context.Context, name string) (*discovery.Service, e
 // at returns the one node at the request's address: the registered one, whose
 // metadata says how it is called, else one of which nothing is known.
 func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) {
-	host, port, err := net.SplitHostPort(r.Address)
-	number, perr := strconv.ParseUint(port, 10, 16)
-	if err != nil || perr != nil || host == "" || number == 0 {
-		return nil, httpmsg.Errorf(http.StatusBadRequest, "address %q is not of the form host:port", r.Address)
+	address, ok := parseNode(r.Address)
+	if !ok {
+		return nil, httpmsg.Errorf(http.StatusBadRequest, "address %q is not of the form host:port or unix:/path", r.Address)
 	}
-	addr := net.JoinHostPort(host, strconv.FormatUint(number, 10))
+	addr := address.HostPort()
 	s, err := c.lookup(ctx, r.Service)
 	if s != nil {
-		for i, n := range s.Nodes {
+		for _, n := range s.Nodes {
 			if n.Addr == addr {
-				return &discovery.Service{Name: s.Name, Nodes: s.Nodes[i : i+1]}, nil
+				return discovery.NewService(s.Name, []*discovery.Node{n}), nil
 			}
 		}
 	}
@@ -142,10 +145,20 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 	case c.AnyAddress:
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
-		node := registry.Node{ID: addr, Address: host, Port: int(number)}
-		return &discovery.Service{Name: r.Service, Nodes: []*discovery.Node{discovery.NewNode(node, "")}}, nil
+		address.ID = addr
+		return discovery.NewService(r.Service, []*discovery.Node{discovery.NewNode(address, "")}), nil
 	case err != nil:
 		return nil, err
 	}
 	return nil, httpmsg.Errorf(http.StatusForbidden, "address %s is not a registered node of service %s, and no other may be called (--rpc_any_address)", r.Address, r.Service)
+}
+
+// parseNode reads the address of a node.
+func parseNode(address string) (n registry.Node, ok bool) {
+	if strings.HasPrefix(address, registry.UnixPrefix) {
+		return registry.Node{Address: address}, registry.CheckUnix(address) == nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	number, perr := strconv.ParseUint(port, 10, 16)
+	return registry.Node{Address: host, Port: int(number)}, err == nil && perr == nil && host != "" && number != 0
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/socket"
 	"github.com/micro/sidecar/internal/transport"
 )
 
@@ -25,15 +26,23 @@ const formType = "application/x-www-form-urlencoded"
 
 // ServeRPC answers a request to /rpc: a form, or a JSON object, with service
 // (its full name), method, request and optionally address. The answer is JSON.
+// Of a stream of requests, NDJSON or a WebSocket, these stand in the query.
 func (h *Handler) ServeRPC(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
-	if r.Method != http.MethodPost {
+	isSocket := socket.WantedBy(r)
+	if r.Method != http.MethodPost && !isSocket {
 		return notAllowed(r)
 	}
 	timeout, err := timeoutOf(r)
 	if err != nil {
 		return err
 	}
-	e, err := h.envelope(r)
+	isLines := !isSocket && isNDJSON(r.Header.Get("Content-Type"))
+	var e envelope
+	if isLines || isSocket {
+		e, err = parseForm("", query(r))
+	} else {
+		e, err = h.envelope(r)
+	}
 	if err != nil {
 		return err
 	}
@@ -43,10 +52,19 @@ func (h *Handler) ServeRPC(ctx context.Context, r *httpmsg.Request, w httpmsg.Re
 	case e.Method == "":
 		return httpmsg.Errorf(http.StatusBadRequest, "method is missing: a method like Say.Hello was expected")
 	}
-	result, err := h.Caller.Call(ctx, Request{
-		Service: e.Service, Method: e.Method, Address: e.Address,
+	call := Request{
+		Service: e.Service, Method: e.Method, Key: h.Caller.Balancer.Key(r), Address: e.Address,
 		ContentType: transport.JSON, Header: r.Header, Body: e.Request, Timeout: timeout,
-	})
+	}
+	switch {
+	case isSocket:
+		return h.serveSocket(ctx, call, w, r)
+	case isLines:
+		return h.serveStream(ctx, call, h.lines(r), w)
+	case wantsStream(r):
+		return h.serveStream(ctx, call, once(e.Request), w)
+	}
+	result, err := h.Caller.Call(ctx, call)
 	if err != nil {
 		return err
 	}
@@ -69,8 +87,13 @@ func (h *Handler) envelope(r *httpmsg.Request) (envelope, error) {
 	if isJSON || said == "" && len(body) > 0 {
 		return parseJSON(body)
 	}
+	return parseForm(string(body), query(r))
+}
+
+// query is what stands behind the question mark of the request's target.
+func query(r *httpmsg.Request) string {
 	_, query, _ := strings.Cut(r.Target, "?")
-	return parseForm(string(body), query)
+	return query
 }
 
 // parseJSON reads the JSON form; its request is JSON, or a string holding JSON.

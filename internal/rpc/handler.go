@@ -12,6 +12,8 @@ import (
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/route"
+	"github.com/micro/sidecar/internal/socket"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 )
 
@@ -23,8 +25,14 @@ type Handler struct {
 	Caller    *Caller
 	// Proxy gets the requests for services that are plain HTTP, as they came.
 	Proxy httpmsg.Handler
-	// MaxBody is the largest request body in bytes.
+	// MaxBody is the largest request body, and the largest message of a stream,
+	// in bytes.
 	MaxBody int64
+	// Explain is the table from errors to what a client is told, for those that
+	// come when a stream has begun.
+	Explain func(error) transport.ServiceError
+
+	streams streams.Set
 }
 
 // plainProtocol marks, as protocol in the metadata, the nodes of a service
@@ -42,28 +50,43 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	if !named {
 		return httpmsg.Errorf(http.StatusNotFound, "path %s names no method: /[service]/[method] was expected", r.Path())
 	}
-	if r.Method != http.MethodPost {
+	isSocket := socket.WantedBy(r)
+	if r.Method != http.MethodPost && !isSocket {
 		return notAllowed(r)
 	}
 	said := r.Header.Get("Content-Type")
+	isStream := wantsStream(r)
 	media, ok := transport.MediaType(said)
 	switch {
-	case !ok:
+	case !ok && !isSocket && !isNDJSON(said):
 		return httpmsg.Errorf(http.StatusUnsupportedMediaType, "content type %q is neither JSON nor protobuf (application/json, application/protobuf)", said)
+	case isStream && media == transport.Protobuf:
+		return httpmsg.Errorf(http.StatusUnsupportedMediaType, "a stream of lines is JSON (%s); protobuf messages stream over a WebSocket", NDJSON)
 	case terr != nil:
 		return terr
 	case lerr != nil:
 		return lerr
+	}
+	call := Request{
+		Service: service, Method: method, Key: h.Caller.Balancer.Key(r),
+		ContentType: media, Header: r.Header, Timeout: timeout,
+	}
+	switch {
+	case isSocket:
+		return h.serveSocket(ctx, call, w, r)
+	case isNDJSON(said):
+		return h.serveStream(ctx, call, h.lines(r), w)
 	}
 	// What the client takes for its body is its own time.
 	body, err := h.body(r)
 	if err != nil {
 		return err
 	}
-	result, err := h.Caller.Call(ctx, Request{
-		Service: service, Method: method,
-		ContentType: media, Header: r.Header, Body: body, Timeout: timeout,
-	})
+	if isStream {
+		return h.serveStream(ctx, call, once(body), w)
+	}
+	call.Body = body
+	result, err := h.Caller.Call(ctx, call)
 	if err != nil {
 		return err
 	}
@@ -75,9 +98,9 @@ func (h *Handler) look(ctx context.Context, service string, named bool, timeout 
 	if !named {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, h.Caller.timeout(timeout))
-	defer cancel()
-	return h.Caller.lookup(ctx, service)
+	limited := within(ctx, h.Caller.timeout(timeout))
+	defer limited.end()
+	return h.Caller.lookup(limited, service)
 }
 
 // isPlain reports whether the request is for a plain HTTP service: the one that
@@ -116,16 +139,21 @@ func allPlain(s *discovery.Service) bool {
 // body reads the request's body.
 func (h *Handler) body(r *httpmsg.Request) ([]byte, error) {
 	b, err := transport.ReadLimited(r.Body, r.Length, h.MaxBody)
-	refusal := (*httpmsg.Error)(nil)
 	switch {
 	case err == nil:
 		return b, nil
 	case errors.Is(err, transport.ErrTooLarge):
 		return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the request's body is larger than %d bytes (--max_body_size)", h.MaxBody)
-	case errors.As(err, &refusal), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("read the request's body: %w", err)
 	}
-	return nil, httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
+	return nil, bodyError(err)
+}
+
+// bodyError is the error of a body that broke off.
+func bodyError(err error) error {
+	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("read the request's body: %w", err)
+	}
+	return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
 }
 
 // notAllowed refuses every method but POST.

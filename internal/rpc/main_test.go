@@ -103,9 +103,9 @@ func newCaller(t testing.TB, nodes table) *Caller {
 	t.Helper()
 	c := transport.New(transport.Options{})
 	t.Cleanup(c.Close)
-	first := func(nodes []*discovery.Node, tried func(*discovery.Node) bool) *discovery.Node {
-		for _, n := range nodes {
-			if tried == nil || !tried(n) {
+	first := func(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Node {
+		for _, n := range s.Nodes {
+			if !slices.Contains(tried, n) {
 				return n
 			}
 		}

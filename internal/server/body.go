@@ -26,6 +26,7 @@ type body struct {
 	r       io.ReadCloser
 	control *http.ResponseController
 	length  int64 // -1 when it is not known
+	http2   bool  // it is a stream's, the connection is not concerned
 	awaited bool  // the client waits for "100 Continue"
 
 	// proceed, when set, tells the client to go on, before the first read.
@@ -79,7 +80,7 @@ func (b *body) Close() error { return nil }
 // readable reports whether the next request can be read from the connection:
 // the body was read, or nobody began to and it is small.
 func (b *body) readable() bool {
-	if b == nil || b.ended.Load() {
+	if b == nil || b.http2 || b.ended.Load() {
 		return true
 	}
 	if b.awaited || b.length < 0 || b.length > swallowLimit || b.begun.Swap(true) {
@@ -105,9 +106,11 @@ func (b *body) discard(limit int64) bool {
 
 // finish ends all reading. What is left of the body is read for a while, since
 // a client that is still sending when the connection closes would lose the
-// answer (RFC 9112 section 9.6); net/http closes the connection then.
+// answer (RFC 9112 section 9.6); net/http closes the connection then. Of
+// HTTP/2 nothing is read: net/http asks the client to stop (RFC 9113 section
+// 8.1).
 func (b *body) finish() {
-	if b.control.Flush() == nil {
+	if !b.http2 && b.control.Flush() == nil {
 		b.discard(drainLimit)
 	}
 	if !b.ended.Load() {

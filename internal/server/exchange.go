@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/tunnel"
 )
 
 // exchange is an httpmsg.ResponseWriter over net/http's.
@@ -18,6 +19,7 @@ type exchange struct {
 	w       *recorder
 	control *http.ResponseController
 	hints   bool // the client understands 1xx
+	http2   bool
 
 	// mu orders the heads: a 1xx comes from the goroutine that reads from the
 	// node, "100 Continue" from the one that writes to it. net/http's own
@@ -27,7 +29,7 @@ type exchange struct {
 }
 
 func newExchange(rec *recorder, r *http.Request) *exchange {
-	x := &exchange{w: rec, control: http.NewResponseController(rec), hints: r.ProtoAtLeast(1, 1)}
+	x := &exchange{w: rec, control: http.NewResponseController(rec), hints: r.ProtoAtLeast(1, 1), http2: r.ProtoMajor == 2}
 	if rec.body != nil && rec.body.awaited {
 		rec.body.proceed = func() { _ = x.Informational(http.StatusContinue, nil) } // a client that is gone sends no body
 	}
@@ -68,9 +70,11 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 	// Nothing is invented: net/http leaves out what is set to nil.
 	header["Date"] = nil
 	header["Content-Type"] = nil
+	told := false
 	for _, f := range h {
 		name := f.Name
 		if strings.EqualFold(name, "Content-Length") {
+			told = true
 			continue // it follows from length
 		}
 		if status == http.StatusNotModified && name == "Content-Type" {
@@ -78,7 +82,21 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 		}
 		header[name] = append(header[name], f.Value)
 	}
+	x.frame(header, status, length, told)
+	x.w.WriteHeader(status)
+	clear(header) // what is in there from now on is trailers
+	return nil
+}
+
+// frame says how long the body is, or that it is chunked; told says that the
+// header had a length.
+func (x *exchange) frame(header http.Header, status int, length int64, told bool) {
 	switch {
+	case x.http2: // has its own way to end a body; the length is for information
+		header["Content-Length"] = nil
+		if length > 0 || length == 0 && told {
+			header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+		}
 	case status == http.StatusNoContent:
 	case length < 0:
 		// Else net/http would count a short body and name its length. It
@@ -91,9 +109,6 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 		}
 		header[name] = []string{strconv.FormatInt(length, 10)}
 	}
-	x.w.WriteHeader(status)
-	clear(header) // what is in there from now on is trailers
-	return nil
 }
 
 // end takes no more heads: the handler has returned.
@@ -136,5 +151,5 @@ func (x *exchange) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 	if err != nil { // it is there
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &readAgain{Conn: conn, read: read}, nil
+	return &tunnel.Conn{Conn: conn, Early: bytes.Clone(read)}, nil
 }

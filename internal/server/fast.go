@@ -14,6 +14,7 @@ import (
 
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/netio"
 )
 
 // fast is the way in for the data plane over HTTP/1.1: one goroutine a
@@ -74,7 +75,7 @@ func (f *fast) drain() {
 	for c := range f.conns {
 		c.last.Store(true)
 		if c.state.CompareAndSwap(idle, closed) {
-			_ = c.conn.Close() // nothing was asked on it
+			go c.conn.Close() // nothing was asked on it; with TLS it may wait to say so
 		}
 	}
 }
@@ -88,7 +89,7 @@ func (f *fast) cut() {
 		if c.bare.Load() {
 			reset(c.conn)
 		} else {
-			_ = c.conn.Close() // whoever uses it finds out
+			_ = wire(c.conn).Close() // whoever uses it finds out
 		}
 	}
 }
@@ -104,6 +105,7 @@ const (
 type fastConn struct {
 	f      *fast
 	conn   net.Conn
+	io     *netio.Conn // conn, for reading and writing
 	remote string
 	ctx    context.Context // of all its requests; ends when the client goes away
 	cancel context.CancelFunc
@@ -114,13 +116,17 @@ type fastConn struct {
 
 	in    *http1.Reader
 	head  http1.Request
+	req   httpmsg.Request // what the handlers see of head
 	out   writer
 	gone  watch
 	taken bool // handed over: not ours to close
+
+	secure bool // over TLS
 }
 
 func newFastConn(f *fast, conn net.Conn) *fastConn {
-	c := &fastConn{f: f, conn: conn, remote: conn.RemoteAddr().String(), in: http1.NewReader(conn)}
+	c := &fastConn{f: f, conn: conn, io: netio.New(conn), remote: conn.RemoteAddr().String()}
+	c.in = http1.NewReader(c.io)
 	c.ctx, c.cancel = context.WithCancel(f.base)
 	c.out.c = c
 	c.gone.c = c
@@ -137,6 +143,9 @@ func (c *fastConn) run() {
 			_ = c.conn.Close() // all that was to be said is said
 		}
 	}()
+	if !c.handshake() {
+		return
+	}
 	for c.next() {
 	}
 }
@@ -172,7 +181,7 @@ func (c *fastConn) next() bool {
 		return false
 	}
 	switch {
-	case err == nil && strings.HasPrefix(text, "PRI * HTTP/2"):
+	case err == nil && strings.HasPrefix(text, "PRI * HTTP/2") && !c.secure: // else it is negotiated (RFC 9113 section 3.2)
 		return c.handOver(text)
 	case err == nil:
 		err = http1.ParseRequest(text, &c.head)
@@ -202,9 +211,12 @@ func (c *fastConn) unusual(routes Routes) bool {
 func (c *fastConn) handOver(head string) bool {
 	c.noDeadline()
 	read := append([]byte(head), c.in.Buffered()...)
-	if c.f.slow.put(&handed{readAgain{Conn: c.conn, read: read}, c.f.slow}, c.head.Minor == 0) {
-		c.taken = true
+	if strings.HasPrefix(head, "PRI * HTTP/2") {
+		c.taken = c.f.slow.putHTTP2(c.conn, read, nil)
+		return false
 	}
+	c.bare.Store(c.head.Minor == 0) // also for a cut that still finds it here
+	c.taken = c.f.slow.put(c.conn, read, c.head.Minor == 0)
 	return false
 }
 
@@ -222,7 +234,7 @@ func (c *fastConn) refuse(err error) {
 	c.out.reset(nil)
 	c.out.close = true
 	routes := *c.f.entrance.routes.Load()
-	if routes.Refuse(&c.out, httpmsg.Errorf(status, "the request cannot be read: %v", err)) == nil && c.out.finish() == nil {
+	if routes.Refuse(nil, &c.out, httpmsg.Errorf(status, "the request cannot be read: %v", err)) == nil && c.out.finish() == nil {
 		c.lingerAfter()
 	}
 	c.f.entrance.count(status)
@@ -231,7 +243,7 @@ func (c *fastConn) refuse(err error) {
 // lingerAfter reads on for a moment: closing with bytes unread would take the
 // answer away from the client (RFC 9112 section 9.6).
 func (c *fastConn) lingerAfter() {
-	if tcp, ok := c.conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+	if half, ok := c.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		c.discard()
 	}
 }
@@ -242,7 +254,7 @@ func (c *fastConn) discard() {
 		return
 	}
 	for n := 0; n < drainLimit; {
-		m, err := c.conn.Read(b[:])
+		m, err := c.io.Read(b[:])
 		if err != nil {
 			return
 		}
@@ -255,15 +267,13 @@ func (c *fastConn) exchange(routes Routes) bool {
 	e := c.f.entrance
 	e.requests.Add(1)
 	h := &c.head
-	var body *fastBody
-	req := &httpmsg.Request{
+	body := c.body()
+	req := &c.req
+	*req = httpmsg.Request{
 		Method: h.Method, Target: h.Target, Host: h.Host, Header: h.Header,
-		Body: http.NoBody, Length: h.Length, RemoteAddr: c.remote,
+		Body: http.NoBody, Length: h.Length, RemoteAddr: c.remote, TLS: c.secure,
 	}
-	if h.Length != 0 {
-		body = &fastBody{c: c}
-		body.b.Reset(c.in, h.Length)
-		c.noDeadline()
+	if body != nil {
 		req.Body, req.Trailer = body, body.b.Trailer
 	}
 	if h.Minor == 0 {
@@ -291,6 +301,18 @@ func (c *fastConn) exchange(routes Routes) bool {
 	return c.settle(body)
 }
 
+// body returns the request's body, nil when it has none.
+func (c *fastConn) body() *fastBody {
+	if c.head.Length == 0 {
+		return nil
+	}
+	b := &fastBody{c: c}
+	if b.b.Reset(c.in, c.head.Length); int64(b.b.Here()) != c.head.Length {
+		c.noDeadline()
+	}
+	return b
+}
+
 // serve calls the handler; a panic is logged, and answered with 500 when
 // nothing was written.
 func (c *fastConn) serve(routes Routes, r *httpmsg.Request) (err error) {
@@ -305,7 +327,7 @@ func (c *fastConn) serve(routes Routes, r *httpmsg.Request) (err error) {
 		}
 		c.f.entrance.log.Error("panic while answering a request", "method", r.Method, "path", r.Path(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		if c.out.status == 0 {
-			err = routes.Refuse(&c.out, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
+			err = routes.Refuse(r, &c.out, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
 		}
 	}()
 	return routes.Serve(c.ctx, r, &c.out)

@@ -76,13 +76,15 @@ func (b *fastBody) finish() bool {
 }
 
 // watch notices a client that goes away while its request is answered. Most
-// answers come at once and cost no more than a timer that does not fire.
+// answers come at once: the timer is left to run from one request to the next,
+// and sees what there is to do when it has run out.
 type watch struct {
-	c     *fastConn
-	timer *time.Timer
+	c *fastConn
 
 	mu    sync.Mutex
-	on    bool
+	timer *time.Timer
+	armed bool      // the timer runs
+	since time.Time // when the request began; zero: there is none
 	body  *fastBody
 	ended chan struct{} // closed when the read under way has ended; nil: there is none
 	extra []byte        // the byte that it read, when it did
@@ -92,36 +94,53 @@ type watch struct {
 const watchAfter = 100 * time.Millisecond
 
 func (w *watch) begin(body *fastBody) {
+	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.on, w.body = true, body
-	if w.timer == nil {
-		w.timer = time.AfterFunc(watchAfter, w.look)
-	} else {
-		w.timer.Reset(watchAfter)
+	w.since, w.body = now, body
+	if !w.armed {
+		w.arm(watchAfter)
 	}
 }
 
-// look begins to read, once the request's body is read.
+// arm lets the timer run.
+func (w *watch) arm(d time.Duration) {
+	w.armed = true
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, w.look)
+	} else {
+		w.timer.Reset(d)
+	}
+}
+
+// look begins to read, once the answer has taken its time and the request's body
+// is read.
 func (w *watch) look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case !w.on || w.ended != nil:
-	case w.body != nil && !w.body.ended.Load():
-		w.timer.Reset(watchAfter)
-	default:
-		ended := make(chan struct{})
-		w.ended = ended
-		w.c.noDeadline()
-		go w.read(ended)
+	w.armed = false
+	if w.since.IsZero() || w.ended != nil {
+		return // the next request arms the timer
 	}
+	left := watchAfter - time.Since(w.since)
+	if left > 0 {
+		w.arm(left)
+		return
+	}
+	if w.body != nil && !w.body.ended.Load() {
+		w.arm(watchAfter)
+		return
+	}
+	ended := make(chan struct{})
+	w.ended = ended
+	w.c.noDeadline()
+	go w.read(ended)
 }
 
 func (w *watch) read(ended chan struct{}) {
 	defer close(ended)
 	var b [1]byte
-	n, err := w.c.conn.Read(b[:])
+	n, err := w.c.io.Read(b[:])
 	if n > 0 {
 		w.extra = b[:]
 		return
@@ -134,9 +153,8 @@ func (w *watch) read(ended chan struct{}) {
 
 // end stops watching and puts back what was read.
 func (w *watch) end() {
-	w.timer.Stop()
 	w.mu.Lock()
-	w.on = false
+	w.since, w.body = time.Time{}, nil
 	ended := w.ended
 	w.ended = nil
 	w.mu.Unlock()
@@ -153,8 +171,10 @@ func (w *watch) end() {
 // reset closes a connection so that its end does not pass for the end of an
 // answer, as it would over HTTP/1.0.
 func reset(conn net.Conn) {
-	if tcp, ok := conn.(interface{ SetLinger(int) error }); ok {
+	below := wire(conn)
+	if tcp, ok := below.(interface{ SetLinger(int) error }); ok {
 		_ = tcp.SetLinger(0) // at worst the end is an orderly one
 	}
-	_ = conn.Close() // it is given up
+	_ = below.Close() // first, or TLS would say that this is the end
+	_ = conn.Close()  // it is given up
 }

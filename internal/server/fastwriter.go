@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/tunnel"
 )
 
 // How the end of an answer's body is told.
@@ -140,6 +142,9 @@ func (w *writer) Write(b []byte) (int, error) {
 		w.buf = append(append(w.buf, b...), tail...)
 		return len(b), nil
 	}
+	if len(w.buf) == 0 && tail == "" {
+		return w.c.io.Write(b)
+	}
 	w.pieces = [3][]byte{w.buf, b, []byte(tail)}
 	list := net.Buffers(w.pieces[:])
 	_, err := list.WriteTo(w.c.conn)
@@ -155,7 +160,7 @@ func (w *writer) Flush() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	_, err := w.c.conn.Write(w.buf)
+	_, err := w.c.io.Write(w.buf)
 	w.buf = w.buf[:0]
 	return err
 }
@@ -186,6 +191,7 @@ func (w *writer) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 	}
 	w.c.gone.end()
 	w.c.noDeadline()
+	w.c.bare.Store(true) // a tunnel that is cut must not seem to end
 	w.status, w.upgraded = http.StatusSwitchingProtocols, true
 	w.c.f.entrance.upgraded.Add(1)
 	w.c.f.entrance.requests.Add(-1)
@@ -194,6 +200,7 @@ func (w *writer) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 	if err := w.Flush(); err != nil {
 		return nil, err
 	}
-	w.buf = nil // a tunnel may last: it needs none
-	return &readAgain{Conn: w.c.conn, read: w.c.in.Buffered()}, nil
+	early := bytes.Clone(w.c.in.Buffered())
+	w.buf, w.c.in = nil, nil // a tunnel may last: it needs none
+	return &tunnel.Conn{Conn: w.c.conn, Early: early}, nil
 }

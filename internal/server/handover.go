@@ -1,8 +1,11 @@
 package server
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
+
+	"github.com/micro/sidecar/internal/tunnel"
 )
 
 // handover is the listener that net/http gets its connections from: those that
@@ -13,27 +16,57 @@ type handover struct {
 	done  chan struct{}
 	once  sync.Once
 
-	mu   sync.Mutex
-	bare map[*handed]bool // open ones that speak HTTP/1.0
+	mu    sync.Mutex
+	bare  map[*handed]bool // open ones that speak HTTP/1.0
+	http2 map[*http2Conn]bool
 }
 
 func newHandover(addr net.Addr) *handover {
-	return &handover{addr: addr, conns: make(chan net.Conn), done: make(chan struct{}), bare: map[*handed]bool{}}
+	return &handover{
+		addr: addr, conns: make(chan net.Conn), done: make(chan struct{}),
+		bare: map[*handed]bool{}, http2: map[*http2Conn]bool{},
+	}
 }
 
-// put hands a connection over; false means that nobody takes it any more. The
-// end of a bare one, which speaks HTTP/1.0, may be that of an answer.
-func (h *handover) put(c *handed, bare bool) bool {
+// put hands a connection over that speaks HTTP/1, some of which was read;
+// false means that nobody takes it any more. The end of a bare one, which
+// speaks HTTP/1.0, may be that of an answer.
+func (h *handover) put(conn net.Conn, read []byte, bare bool) bool {
+	c := &handed{tunnel.Conn{Conn: conn, Early: read}, h}
 	if bare {
 		h.mu.Lock()
 		h.bare[c] = true
 		h.mu.Unlock()
 	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		if h.send(&handedTLS{c, secure}) {
+			return true
+		}
+	} else if h.send(c) {
+		return true
+	}
+	h.forget(c)
+	return false
+}
+
+// putHTTP2 is put for HTTP/2; state is that of the TLS below, if there is any.
+func (h *handover) putHTTP2(conn net.Conn, read []byte, state *tls.ConnectionState) bool {
+	c := newHTTP2Conn(conn, read, state, h)
+	h.mu.Lock()
+	h.http2[c] = true
+	h.mu.Unlock()
+	if h.send(c) {
+		return true
+	}
+	h.forgetHTTP2(c)
+	return false
+}
+
+func (h *handover) send(c net.Conn) bool {
 	select {
 	case h.conns <- c:
 		return true
 	case <-h.done:
-		h.forget(c)
 		return false
 	}
 }
@@ -44,13 +77,23 @@ func (h *handover) forget(c *handed) {
 	delete(h.bare, c)
 }
 
+func (h *handover) forgetHTTP2(c *http2Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.http2, c)
+}
+
 // cut makes sure that no answer that is cut off from here on passes for a whole
-// one.
+// one, and ends HTTP/2 without a word: saying it to a client that does not read
+// takes its time.
 func (h *handover) cut() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for c := range h.bare {
-		_ = c.SetLinger(0) // at worst the end is an orderly one
+		reset(wire(c))
+	}
+	for c := range h.http2 {
+		_ = wire(c.Conn).Close() // whoever uses it finds out
 	}
 }
 
@@ -75,12 +118,21 @@ func (h *handover) Addr() net.Addr { return h.addr }
 
 // handed is a connection that was handed over.
 type handed struct {
-	readAgain
+	tunnel.Conn
 	from *handover
 }
 
 // Close closes the connection.
 func (c *handed) Close() error {
 	c.from.forget(c)
-	return c.readAgain.Close()
+	return c.Conn.Close()
 }
+
+// handedTLS is one with TLS: net/http asks it for the state.
+type handedTLS struct {
+	*handed
+	conn *tls.Conn
+}
+
+// ConnectionState returns the state of the TLS connection.
+func (c *handedTLS) ConnectionState() tls.ConnectionState { return c.conn.ConnectionState() }

@@ -19,8 +19,9 @@ type Routes interface {
 	// Handler answers everything else, errors included: it returns nil or
 	// [httpmsg.ErrAborted].
 	httpmsg.Handler
-	// Refuse answers a request that never came to a handler.
-	Refuse(w httpmsg.ResponseWriter, err error) error
+	// Refuse answers a request that never came to a handler, or whose handler
+	// panicked; r is nil when it could not be read.
+	Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) error
 }
 
 // entrance counts what comes in by both ways, and is the net/http one.
@@ -36,13 +37,14 @@ type entrance struct {
 
 // ServeHTTP sends a request to its handler and counts the answer.
 func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	setTLS(r)
 	e.active.Add(1)
 	defer e.active.Done()
 	e.requests.Add(1)
 	control := http.NewResponseController(w)
 	rec := &recorder{ResponseWriter: w, entrance: e}
 	if r.Body != http.NoBody {
-		rec.body = &body{r: r.Body, control: control, length: r.ContentLength, awaited: awaited(r)}
+		rec.body = &body{r: r.Body, control: control, length: r.ContentLength, http2: r.ProtoMajor == 2, awaited: awaited(r)}
 		// Without it net/http holds an answer back until it has read on in the
 		// request's body.
 		_ = control.EnableFullDuplex() // it can be had over HTTP/1.1, and is the rule elsewhere
@@ -88,12 +90,8 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 	v := recover()
 	if v != nil && v != http.ErrAbortHandler { //nolint:errorlint // net/http compares the same way
 		e.log.Error("panic while answering a request", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-		if rec.status == 0 {
-			clear(rec.Header())
-			rec.WriteHeader(http.StatusInternalServerError)
+		if v = any(http.ErrAbortHandler); rec.status == 0 && e.apologize(rec, r) == nil {
 			v = nil
-		} else {
-			v = http.ErrAbortHandler
 		}
 	}
 	if rec.status == 0 && v == nil {
@@ -108,6 +106,16 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 	if v != nil {
 		panic(v)
 	}
+}
+
+// apologize answers a request whose handler panicked before it did.
+func (e *entrance) apologize(rec *recorder, r *http.Request) error {
+	clear(rec.Header())
+	x := newExchange(rec, r)
+	defer x.end()
+	err := (*e.routes.Load()).Refuse(request(r, originForm(r.RequestURI), x), x, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
+	rec.end()
+	return err
 }
 
 // recorder remembers the status. Unwrap lets http.ResponseController and

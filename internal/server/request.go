@@ -40,6 +40,10 @@ func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 		Body:       http.NoBody,
 		RemoteAddr: r.RemoteAddr,
 		TLS:        r.TLS != nil,
+		HTTP2:      r.ProtoMajor == 2,
+	}
+	if req.HTTP2 {
+		req.Header.Del("Host") // it may be there beside ":authority", which is the same then
 	}
 	if !r.ProtoAtLeast(1, 1) {
 		req.Header.Del("Upgrade") // RFC 9110 section 7.8

@@ -6,14 +6,13 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/micro/sidecar/internal/http1"
@@ -28,9 +27,23 @@ const (
 	cutTime = time.Second
 )
 
+// Options say where and how a server listens.
+type Options struct {
+	// Addresses are "host:port" or "unix:/path".
+	Addresses []string
+	// TLS says which certificates are shown and which clients are let in, on
+	// all TCP listeners; nil means no TLS. Versions and protocols are the
+	// server's. Unix sockets are without: what TLS is for, the system does.
+	TLS *tls.Config
+	// Count is told the status of every answer.
+	Count func(status int)
+	Log   *slog.Logger
+}
+
 // Server serves one set of routes on its listeners. Bind it first; it answers
 // from [Server.Start] on.
 type Server struct {
+	options   Options
 	listeners []net.Listener
 	entrance  *entrance
 	fast      *fast
@@ -41,72 +54,9 @@ type Server struct {
 	failed    chan error
 }
 
-// Bind opens the listeners. The first address must be had; a further one may
-// be missing, when the machine lacks its address family, or when its port is in
-// use, which is warned about.
-func Bind(ctx context.Context, addresses []string, log *slog.Logger) (*Server, error) {
-	s := &Server{failed: make(chan error, len(addresses))}
-	var config net.ListenConfig
-	for i, address := range addresses {
-		if i > 0 {
-			address = samePort(address, s.listeners[0].Addr())
-		}
-		l, err := config.Listen(ctx, network(address), address)
-		switch {
-		case err == nil:
-			s.listeners = append(s.listeners, l)
-		case i > 0 && errors.Is(err, syscall.EADDRINUSE):
-			log.Warn("another program answers at one of the addresses", "address", address, "error", err)
-		case i > 0:
-			log.Debug("address left out", "address", address, "error", err)
-		case errors.Is(err, syscall.EADDRINUSE):
-			return nil, fmt.Errorf("%s is in use by another program; choose another with --address", address)
-		default:
-			return nil, fmt.Errorf("listen on %s: %w", address, err)
-		}
-	}
-	return s, nil
-}
-
-// network keeps an IPv4 address from opening IPv6 as well, as 0.0.0.0 would.
-func network(address string) string {
-	if at, err := netip.ParseAddrPort(address); err == nil && at.Addr().Is4() {
-		return "tcp4"
-	}
-	return "tcp"
-}
-
-// samePort replaces port 0 by the one the system gave to the first listener.
-func samePort(address string, first net.Addr) string {
-	host, port, err := net.SplitHostPort(address)
-	if tcp, ok := first.(*net.TCPAddr); ok && err == nil && port == "0" {
-		return net.JoinHostPort(host, fmt.Sprint(tcp.Port))
-	}
-	return address
-}
-
-// Addresses are what the listeners are bound to.
-func (s *Server) Addresses() []string {
-	out := make([]string, len(s.listeners))
-	for i, l := range s.listeners {
-		out[i] = l.Addr().String()
-	}
-	return out
-}
-
-// Loopback reports whether all listeners are on loopback.
-func (s *Server) Loopback() bool {
-	for _, l := range s.listeners {
-		if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-			return false
-		}
-	}
-	return true
-}
-
-// Start serves routes; count is told the status of every answer.
-func (s *Server) Start(routes Routes, count func(status int), log *slog.Logger) {
-	s.entrance = &entrance{count: count, log: log}
+// Start serves routes.
+func (s *Server) Start(routes Routes) {
+	s.entrance = &entrance{count: s.options.Count, log: s.options.Log}
 	s.Switch(routes)
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.http = &http.Server{
@@ -115,11 +65,17 @@ func (s *Server) Start(routes Routes, count func(status int), log *slog.Logger) 
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    http1.MaxHead,
 		BaseContext:       func(net.Listener) context.Context { return s.base },
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ConnContext:       connContext,
+		Protocols:         protocols(),
+		HTTP2:             http2Config(),
+		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 	}
 	s.fast = &fast{entrance: s.entrance, slow: newHandover(s.listeners[0].Addr()), base: s.base, conns: map[*fastConn]bool{}}
 	s.serving.Go(func() { _ = s.http.Serve(s.fast.slow) }) // ends when it is shut down
 	for _, l := range s.listeners {
+		if s.options.TLS != nil && l.Addr().Network() != "unix" {
+			l = tls.NewListener(l, serverTLS(s.options.TLS))
+		}
 		s.serving.Go(func() {
 			if err := s.fast.accept(l); !errors.Is(err, net.ErrClosed) {
 				s.failed <- fmt.Errorf("listener %s: %w", l.Addr(), err)

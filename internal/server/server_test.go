@@ -39,7 +39,7 @@ func (r routes) Serve(ctx context.Context, q *httpmsg.Request, w httpmsg.Respons
 	return r.serve(ctx, q, w)
 }
 
-func (r routes) Refuse(w httpmsg.ResponseWriter, err error) error {
+func (r routes) Refuse(_ *httpmsg.Request, w httpmsg.ResponseWriter, err error) error {
 	var refusal *httpmsg.Error
 	if !errors.As(err, &refusal) {
 		return httpmsg.ErrAborted
@@ -71,18 +71,24 @@ func (s *started) counted() []int {
 
 func start(t *testing.T, r routes) *started {
 	t.Helper()
+	return startWith(t, Options{Addresses: []string{"127.0.0.1:0"}}, r)
+}
+
+func startWith(t *testing.T, o Options, r routes) *started {
+	t.Helper()
 	s := &started{}
-	log := slog.New(slog.NewTextHandler(s, nil))
-	var err error
-	if s.Server, err = Bind(t.Context(), []string{"127.0.0.1:0"}, log); err != nil {
-		t.Fatal(err)
-	}
-	s.addr = s.Addresses()[0]
-	s.Start(r, func(status int) {
+	o.Log = slog.New(slog.NewTextHandler(s, nil))
+	o.Count = func(status int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.counts = append(s.counts, status)
-	}, log)
+	}
+	var err error
+	if s.Server, err = Bind(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	s.addr = s.Addresses()[0]
+	s.Start(r)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -119,7 +125,7 @@ func (s *started) dial(t *testing.T) net.Conn {
 
 func TestBind(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
-	first, err := Bind(t.Context(), []string{"127.0.0.1:0", "[::1]:0"}, log)
+	first, err := bind(t, log, "127.0.0.1:0", "[::1]:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,30 +138,35 @@ func TestBind(t *testing.T) {
 	if len(addresses) == 2 && addresses[1] != "[::1]:"+port {
 		t.Errorf("bound to %v", addresses)
 	}
-	_, err = Bind(t.Context(), addresses[:1], log)
+	_, err = bind(t, log, addresses[0])
 	if err == nil || err.Error() != addresses[0]+" is in use by another program; choose another with --address" {
 		t.Errorf("a port in use: %v", err)
 	}
-	if _, err = Bind(t.Context(), []string{"192.0.2.1:0"}, log); err == nil || !strings.Contains(err.Error(), "192.0.2.1") {
+	if _, err = bind(t, log, "192.0.2.1:0"); err == nil || !strings.Contains(err.Error(), "192.0.2.1") {
 		t.Errorf("an address of somebody else: %v", err)
 	}
 	// A further address that the machine lacks is left out.
-	second, err := Bind(t.Context(), []string{"127.0.0.1:0", "[2001:db8::1]:0"}, log)
+	second, err := bind(t, log, "127.0.0.1:0", "[2001:db8::1]:0")
 	if err != nil || len(second.Addresses()) != 1 {
 		t.Fatalf("a missing address family: %v", err)
 	}
 	closeAll(second)
 	var warned bytes.Buffer
-	third, err := Bind(t.Context(), []string{"127.0.0.1:0", addresses[0]}, slog.New(slog.NewTextHandler(&warned, nil)))
+	third, err := bind(t, slog.New(slog.NewTextHandler(&warned, nil)), "127.0.0.1:0", addresses[0])
 	if err != nil || len(third.Addresses()) != 1 || !strings.Contains(warned.String(), "level=WARN") {
 		t.Fatalf("a further port in use: %v, log %q", err, warned.String())
 	}
 	closeAll(third)
-	every, err := Bind(t.Context(), []string{"0.0.0.0:0"}, log)
+	every, err := bind(t, log, "0.0.0.0:0")
 	if err != nil || every.Loopback() {
 		t.Fatalf("all interfaces pass for loopback: %v", err)
 	}
 	closeAll(every)
+}
+
+func bind(t *testing.T, log *slog.Logger, addresses ...string) (*Server, error) {
+	t.Helper()
+	return Bind(t.Context(), Options{Addresses: addresses, Log: log})
 }
 
 func closeAll(s *Server) {

@@ -94,7 +94,7 @@ func (a *application) withdraw() {
 // warnLoopback tells about a registration that is of no use elsewhere.
 func warnLoopback(a App, registryName string, log *slog.Logger) {
 	ip := net.ParseIP(a.Host)
-	if registryName != "embedded" && (a.Host == "localhost" || ip != nil && ip.IsLoopback()) {
+	if registryName != "embedded" && (a.Host == "localhost" || strings.HasPrefix(a.Host, registry.UnixPrefix) || ip != nil && ip.IsLoopback()) {
 		log.Warn("the application is registered under a loopback address in a registry that other machines share; set --server_advertise",
 			"address", a.Host, "registry", registryName)
 	}

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net/url"
 	"time"
@@ -13,12 +14,13 @@ import (
 
 // Config is everything a sidecar is told: complete and validated by cli.
 type Config struct {
-	// Addresses are the listeners' "host:port"; all but the first may fail
-	// when the machine lacks the address family.
+	// Addresses are the listeners' "host:port" or "unix:/path"; all "host:port"
+	// but the first may fail when the machine lacks the address family.
 	Addresses []string
+	TLS       *tls.Config // of the listeners, see [server.Options]; nil without
 	Namespace string
 	Handler   string // rpc or proxy
-	Selector  string // p2c or random
+	Selector  string // one of balance.Selectors(), or hash:HEADER
 
 	App         App
 	Healthcheck Healthcheck

@@ -2,27 +2,16 @@ package sidecar
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/micro/sidecar/broker"
-	brokermemory "github.com/micro/sidecar/broker/memory"
-	"github.com/micro/sidecar/registry"
-	"github.com/micro/sidecar/registry/memory"
-
-	"github.com/micro/sidecar/internal/testserver"
 )
 
 func TestProxyRefuses(t *testing.T) {
@@ -259,53 +248,4 @@ func settled() func() bool {
 		times++
 		return times > 20
 	}
-}
-
-func BenchmarkProxy(b *testing.B) {
-	n := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, `{"text":"Hello John"}`)
-	}))
-	defer n.Close()
-	c := dial(b, benchmarked(b, n))
-	b.ReportAllocs()
-	for b.Loop() {
-		if head, body := c.ask("GET /foo/ HTTP/1.1\r\nHost: h\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 200 ") || body == "" {
-			b.Fatal(head, body)
-		}
-	}
-}
-
-// benchmarked starts a sidecar that knows n as the service foo and logs next to
-// nothing.
-func benchmarked(b *testing.B, n *httptest.Server) *running {
-	cfg := testConfig()
-	cfg.Handler = "proxy"
-	r := &running{registry: memory.New(), log: &testserver.Output{}}
-	addr := n.Listener.Addr().(*net.TCPAddr)
-	if err := r.registry.Register(b.Context(), registry.Service{Name: "go.micro.srv.foo", Nodes: []registry.Node{{ID: "n", Address: "127.0.0.1", Port: addr.Port}}}, 0); err != nil {
-		b.Fatal(err)
-	}
-	drivers := Drivers{
-		Registries: map[string]func(context.Context, Env) (registry.Registry, error){
-			"memory": func(context.Context, Env) (registry.Registry, error) { return r.registry, nil },
-		},
-		Brokers: map[string]func(context.Context, Env) (broker.Broker, error){
-			"memory": func(context.Context, Env) (broker.Broker, error) { return brokermemory.New(), nil },
-		},
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- Run(ctx, cfg, drivers, slog.New(slog.NewTextHandler(r.log, nil))) }()
-	b.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			b.Error(err)
-		}
-	})
-	address := regexp.MustCompile(`address="?([0-9.:]+)`)
-	for !strings.Contains(r.log.String(), "msg=ready") {
-		time.Sleep(time.Millisecond)
-	}
-	r.url = "http://" + address.FindStringSubmatch(r.log.String())[1]
-	return r
 }

@@ -5,6 +5,7 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -116,18 +117,21 @@ func (s *sidecar) wait(ctx context.Context) error {
 
 // listen binds the listeners and answers that the sidecar is starting.
 func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, s.cfg.Addresses, s.log)
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
 	if err != nil {
 		return err
 	}
 	s.server = srv
 	addresses := strings.Join(srv.Addresses(), " ")
-	if srv.Loopback() {
+	switch {
+	case srv.Loopback():
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
-	} else {
+	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
+		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
-	srv.Start(starting{}, s.stats.Count, s.log)
+	srv.Start(starting{})
 	return nil
 }
 
@@ -175,12 +179,11 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 
 // assemble makes the handlers and their collaborators.
 func (s *sidecar) assemble() error {
-	pick, err := balance.New(s.cfg.Selector)
+	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
 	if err != nil {
 		return err
 	}
 	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
-	balancer := &balance.Balancer{Pick: pick, Retries: s.cfg.Retries, Safe: transport.NotSent}
 	forward := &proxy.Handler{
 		Namespace: s.cfg.Namespace,
 		Resolver:  s.discovery,
@@ -209,6 +212,7 @@ func (s *sidecar) assemble() error {
 			},
 			Proxy:   forward,
 			MaxBody: s.cfg.MaxBodySize,
+			Explain: api.Explain,
 		},
 		Proxy:          forward,
 		Messaging:      s.messaging,
@@ -272,14 +276,15 @@ func (s *sidecar) drain(ctx context.Context) error {
 	requests, cancel := share(ctx, 4, 5)
 	defer cancel()
 	var streams sync.WaitGroup
-	var stopped error
+	var stopped, called error
 	streams.Go(func() { stopped = s.api.Stop(ctx) })
+	streams.Go(func() { called = s.api.RPC.Stop(requests) })
 	drained := s.server.Drain(requests)
 	streams.Wait()
 	closed := s.messaging.Shutdown(ctx)
 	finished := s.server.Finish(ctx)
 	s.transport.Close()
-	return errors.Join(drained, stopped, closed, finished)
+	return errors.Join(drained, stopped, called, closed, finished)
 }
 
 // share returns a context that ends after num/den of what is left of ctx.

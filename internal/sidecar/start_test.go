@@ -2,6 +2,8 @@ package sidecar
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +35,7 @@ type running struct {
 	log      *testserver.Output
 	stop     context.CancelFunc
 	ended    chan error
+	trust    *x509.CertPool // with TLS
 }
 
 // testConfig is what cli makes when nothing is said, on a free port.
@@ -91,6 +94,9 @@ func run(t *testing.T, change func(*Config)) *running {
 			return false
 		}
 		r.url = "http://" + m[1]
+		if cfg.TLS != nil {
+			r.url, r.trust = "https://"+m[1], cfg.TLS.RootCAs
+		}
 		status, _ := r.try(http.MethodGet, "/readyz", "", "")
 		return status == 200
 	})
@@ -125,7 +131,7 @@ func (r *running) full(method, path, contentType, body string, header ...string)
 		}
 		req.Header.Set(header[i], header[i+1])
 	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: r.trust}}, Timeout: 20 * time.Second}
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err.Error(), nil

@@ -33,4 +33,6 @@ func (s starting) Serve(context.Context, *httpmsg.Request, httpmsg.ResponseWrite
 }
 
 // Refuse answers a request that never came to a handler.
-func (starting) Refuse(w httpmsg.ResponseWriter, err error) error { return api.Refuse(w, err) }
+func (starting) Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) error {
+	return api.Refuse(r, w, err)
+}

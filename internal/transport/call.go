@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
@@ -63,12 +64,10 @@ type form interface {
 
 // formOf reads the node's metadata.
 func (c *Client) formOf(n *discovery.Node, service string) (form, error) {
-	switch protocol := n.Metadata["protocol"]; {
-	case protocol == "mucp":
+	switch n.Metadata["protocol"] {
+	case "mucp":
 		return raw{stream: c.streams.Add(1)}, nil
-	case protocol == "grpc", protocol == "" && n.Metadata["server"] == "grpc":
-		return nil, httpmsg.Errorf(http.StatusNotImplemented, "service %s speaks gRPC, which this version cannot call", service)
-	case protocol == "http":
+	case "http":
 		return nil, httpmsg.Errorf(http.StatusBadRequest, "service %s is a plain HTTP service (protocol=http): it has no RPC methods, request it by path through the proxy", service)
 	}
 	// The bare envelope is what every server understands that speaks RPC at all.
@@ -84,6 +83,9 @@ func (c *Client) formOf(n *discovery.Node, service string) (form, error) {
 // cannot be made: malformed JSON, an unknown content type, or a node of a kind
 // that has no such calls.
 func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte, error) {
+	if isGRPC(n) {
+		return c.callGRPC(ctx, n, call)
+	}
 	f, err := c.formOf(n, call.Service)
 	if err != nil {
 		return nil, err
@@ -97,7 +99,9 @@ func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte
 			return nil, err
 		}
 	}
-	h := make(httpmsg.Header, 0, len(call.Header)+8)
+	t := trips.Get().(*trip)
+	defer t.end()
+	h := &t.header
 	h.Add("Accept", media)
 	h.Add("Content-Type", media)
 	if told := call.Timeout; told > 0 {
@@ -105,17 +109,15 @@ func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte
 	} else if deadline, ok := ctx.Deadline(); ok {
 		h.Add("Timeout", strconv.FormatInt(max(int64(time.Until(deadline)), 1), 10))
 	}
-	body, err := f.request(&h, media, call)
+	body, err := f.request(h, media, call)
 	if err != nil {
 		return nil, err
 	}
-	h = appendMetadata(h, call.Header)
+	*h = appendMetadata(*h, call.Header)
 
-	res, answer, err := c.post(ctx, n.Peer, h, body)
-	if err != nil {
-		return nil, err
-	}
-	result, err := read(f, media, res, answer)
+	result, err := c.post(ctx, n.Peer, t, body, func(res *httpmsg.Response, answer []byte) ([]byte, error) {
+		return read(f, media, res, answer)
+	})
 	if err == nil {
 		return result, nil
 	}
@@ -125,36 +127,63 @@ func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte
 		}
 		return nil, service
 	}
-	return nil, &NodeError{Addr: n.Addr, Sent: true, Err: err}
+	return nil, err
 }
 
-// post makes one exchange and reads the whole answer.
-func (c *Client) post(ctx context.Context, peer discovery.Peer, h httpmsg.Header, body []byte) (*httpmsg.Response, []byte, error) {
-	res, err := c.Do(ctx, peer, &httpmsg.Request{
-		Method: http.MethodPost, Target: "/", Host: peer.Addr,
-		Header: h, Body: bytes.NewReader(body), Length: int64(len(body)),
-	})
+// trip is what a call needs on its way to a node. It is used again.
+type trip struct {
+	header  httpmsg.Header
+	body    bytes.Reader
+	request httpmsg.Request
+	wish    Forwarding
+	lasting bool // a large body may still be read when the call is over
+}
+
+var trips = sync.Pool{New: func() any { return &trip{header: make(httpmsg.Header, 0, 16)} }}
+
+func (t *trip) end() {
+	if t.lasting || cap(t.header) > maxKept {
+		return
+	}
+	clear(t.header)
+	*t = trip{header: t.header[:0]}
+	trips.Put(t)
+}
+
+// post makes one exchange, reads the whole answer and has the result found in
+// it. What makes no sense to read is the node's error.
+func (c *Client) post(ctx context.Context, peer discovery.Peer, t *trip, body []byte, read func(*httpmsg.Response, []byte) ([]byte, error)) ([]byte, error) {
+	t.lasting = len(body) > Together/2 || peer.HTTP2 || peer.TLS
+	t.body.Reset(body)
+	t.request = httpmsg.Request{
+		Method: http.MethodPost, Target: "/", Host: authority(peer.Addr),
+		Header: t.header, Body: &t.body, Length: int64(len(body)),
+	}
+	res, err := c.Forward(ctx, peer, &t.request, &t.wish)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() {
 		// The answer is complete or given up; how its end goes changes nothing.
-		_ = res.Body.Close()
 		if res.Conn != nil {
 			_ = res.Conn.Close()
 		}
+		_ = res.Body.Close()
 	}()
 	answer, err := ReadLimited(res.Body, res.Length, c.maxBody)
-	switch {
-	case err == nil:
-		return res, answer, nil
+	switch named := (*NodeError)(nil); {
 	case errors.Is(err, ErrTooLarge):
-		return nil, nil, nonsense(peer.Addr, "answer larger than %d bytes", c.maxBody)
+		return nil, nonsense(peer.Addr, "answer larger than %d bytes", c.maxBody)
+	case errors.As(err, &named):
+		return nil, err
+	case err != nil:
+		return nil, failed(ctx, peer.Addr, true, err)
 	}
-	if named := (*NodeError)(nil); errors.As(err, &named) {
-		return nil, nil, err
+	result, err := read(res, answer)
+	if service := (*ServiceError)(nil); err != nil && !errors.As(err, &service) {
+		err = &NodeError{Addr: peer.Addr, Sent: true, Err: err}
 	}
-	return nil, nil, failed(ctx, peer.Addr, true, err)
+	return result, err
 }
 
 // read finds the result in an answer of any status.

@@ -183,8 +183,9 @@ func TestCallsThatCannotBeMade(t *testing.T) {
 		call     Call
 		status   int
 	}{
-		{map[string]string{"protocol": "grpc"}, sayHello, 501},
-		{map[string]string{"server": "grpc"}, sayHello, 501},
+		{map[string]string{"protocol": "grpc"}, Call{Service: "s", Method: "A.B", Body: []byte(`{`)}, 400},
+		{map[string]string{"server": "grpc"}, Call{Service: "s", Method: "A.B", ContentType: "text/plain"}, 415},
+		{map[string]string{"protocol": "grpc"}, Call{Service: "s", Method: "A.B c\r\n"}, 400},
 		{map[string]string{"protocol": "http"}, sayHello, 400},
 		{nil, Call{Service: "s", Method: "m", ContentType: "text/plain"}, 415},
 		{nil, Call{Service: "s", Method: "m", Body: []byte(`{"a":`)}, 400},

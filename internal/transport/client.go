@@ -8,6 +8,7 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -26,16 +27,23 @@ type Options struct {
 	DialTimeout time.Duration
 	// MaxBody is the largest answer to a [Client.Call] in bytes; 0 means 4 MiB.
 	MaxBody int64
+	// TLS is how nodes that ask for TLS are connected to; nil means that their
+	// certificates are verified with the system's roots. The client sets the
+	// server name and ALPN itself.
+	TLS *tls.Config
 }
 
 // Client calls nodes. It is safe for concurrent use.
 type Client struct {
 	dialer   net.Dialer
+	tls      *tls.Config   // of connections to nodes; without a name
+	every    time.Duration // how often HTTP/2 connections are looked at
 	poolSize int
 	maxBody  int64
 	streams  atomic.Uint64 // see raw
 
-	pools peers
+	pools   peers
+	schemas schemas // of gRPC nodes
 
 	mu     sync.Mutex
 	sweep  *time.Timer // runs while there may be idle connections
@@ -69,7 +77,10 @@ func New(o Options) *Client {
 	if o.MaxBody <= 0 {
 		o.MaxBody = defaultMaxBody
 	}
-	return &Client{dialer: net.Dialer{Timeout: o.DialTimeout}, poolSize: o.PoolSize, maxBody: o.MaxBody}
+	if o.TLS == nil {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return &Client{dialer: dialer(o.DialTimeout), tls: o.TLS, every: checkInterval, poolSize: o.PoolSize, maxBody: o.MaxBody}
 }
 
 // Close closes the idle connections; those in use are closed when their
@@ -81,9 +92,16 @@ func (c *Client) Close() {
 		c.sweep.Stop()
 	}
 	c.mu.Unlock()
+	c.schemas.close()
 	for _, p := range c.pools.all() {
 		p.expire(forever())
 	}
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // forever is a time that no connection is used after.
@@ -109,8 +127,9 @@ func (c *Client) connect(ctx context.Context, p *pool, fresh bool) (*conn, error
 			return conn, nil
 		}
 	}
-	raw, err := c.dialer.DialContext(ctx, "tcp", p.peer.Addr)
+	raw, err := c.dial(ctx, p.peer, alpnHTTP1)
 	if err != nil {
+		p.h2.ask()
 		return nil, err
 	}
 	return newConn(p, raw), nil

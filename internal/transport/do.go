@@ -6,51 +6,80 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/netio"
+	"github.com/micro/sidecar/internal/tunnel"
 )
 
-type informationalKey struct{}
-
-// WithInformational returns a context under which [Client.Do] hands on the 1xx
-// answers of the node, but 100 and 101: the first is answered by reading the
-// request's body, the second is an answer like any other. f is called from one
-// goroutine, before Do returns.
-func WithInformational(ctx context.Context, f func(status int, h httpmsg.Header)) context.Context {
-	return context.WithValue(ctx, informationalKey{}, f)
+// Forwarding is what the forwarder of a request may want beside its answer.
+type Forwarding struct {
+	// Informational gets the 1xx answers of the node, but 100 and 101: the first
+	// is answered by reading the request's body, the second is an answer like
+	// any other. It is called from one goroutine, before Forward returns.
+	Informational func(status int, h httpmsg.Header)
+	// HeadTimeout bounds the wait for the answer's head; 0 means that the
+	// context alone does. It is for requests whose body is here already.
+	HeadTimeout time.Duration
 }
 
-// Do sends r to the peer as it is and returns the answer when its
-// head is there. Target, method, host and header go out as they came, in order
-// and spelling, and nothing is added but what frames the body; r.Header must
-// not hold hop-by-hop fields that are not meant for the node. The body is
-// streamed: it may be read until the answer's body was closed, and for a
-// moment longer. ctx rules until that close, or, after a 101, until Do returns.
-//
-// Errors are *[NodeError]; *[httpmsg.Error] when r cannot be written; or the
-// error that reading r.Body gave, wrapped. Content-Length stays in the answer's
-// header as the node sent it; an answer to HEAD has it as Length and no body.
+// errSlow ends the wait for an answer's head. It passes for a deadline.
+var errSlow error = &slowError{}
+
+type slowError struct{}
+
+func (*slowError) Error() string   { return "did not answer in time" }
+func (*slowError) Is(e error) bool { return e == context.DeadlineExceeded }
+
+// Do is [Client.Forward] for callers that want nothing but the answer.
 func (c *Client) Do(ctx context.Context, peer discovery.Peer, r *httpmsg.Request) (*httpmsg.Response, error) {
+	return c.Forward(ctx, peer, r, &Forwarding{})
+}
+
+// Forward sends r to the peer as it is and returns the answer when its head is
+// there. Target, method, host and header go out as they came, in order and
+// spelling, and nothing is added but what frames the body; r.Header must not
+// hold hop-by-hop fields that are not meant for the node. The body is streamed:
+// it may be read until the answer's body was closed, and for a moment longer.
+// ctx rules until that close, or, after a 101, until Forward returns; its end
+// may be noticed a tenth of a second late, its deadline is kept.
+//
+// The answer is the caller's until its body is closed, by whoever reads it: its
+// memory is used again. Errors are *[NodeError]; *[httpmsg.Error] when r cannot be written; or
+// the error that reading r.Body gave, wrapped. Content-Length stays in the
+// answer's header as the node sent it; an answer to HEAD has it as Length and
+// no body.
+func (c *Client) Forward(ctx context.Context, peer discovery.Peer, r *httpmsg.Request, f *Forwarding) (*httpmsg.Response, error) {
 	if err := check(r); err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, failed(ctx, peer.Addr, false, err)
+	}
 	p := c.pool(peer)
-	again := rewind(r)
+	if peer.HTTP2 || peer.TLS {
+		if res, done, err := c.forward2(ctx, p, r, f); done {
+			return res, err
+		}
+	}
+	mark := markOf(r)
 	for fresh := false; ; fresh = true {
+		begun := time.Now()
 		conn, err := c.connect(ctx, p, fresh)
 		if err != nil {
 			return nil, failed(ctx, peer.Addr, false, err)
 		}
-		x := &exchange{ctx: ctx, conn: conn, request: r}
+		x := conn.begin(ctx, r, f, begun)
 		err = x.run()
 		if err == nil {
 			return &x.response, nil
 		}
 		_ = conn.Close() // the exchange has failed already
-		whole := again(x)
+		whole := mark.rewind(x)
 		if conn.used && x.unanswered && ctx.Err() == nil && whole && (!x.wrote || idempotent(r.Method)) {
 			continue // the node closed an idle connection just as we took it
 		}
@@ -61,23 +90,30 @@ func (c *Client) Do(ctx context.Context, peer discovery.Peer, r *httpmsg.Request
 	}
 }
 
-// rewind returns a function that makes a request ready to be sent again after
-// an exchange that failed. It reports false when some of its body is gone.
-func rewind(r *httpmsg.Request) func(*exchange) bool {
+// mark is where a request's body began, when it is in memory.
+type mark struct {
+	body  *bytes.Reader
+	start int64
+}
+
+func markOf(r *httpmsg.Request) mark {
 	body, inMemory := r.Body.(*bytes.Reader)
-	var start int64
-	if inMemory {
-		start = body.Size() - int64(body.Len())
+	if !inMemory {
+		return mark{}
 	}
-	return func(x *exchange) bool {
-		untouched := x.sender.refuse() && !x.bodyRead
-		if !inMemory {
-			return untouched
-		}
-		x.sender.end()
-		_, err := body.Seek(start, io.SeekStart)
-		return err == nil
+	return mark{body, body.Size() - int64(body.Len())}
+}
+
+// rewind makes the request of an exchange that failed ready to be sent again. It
+// reports false when some of its body is gone.
+func (m mark) rewind(x *exchange) bool {
+	untouched := x.sender.refuse() && !x.bodyRead
+	if m.body == nil {
+		return untouched
 	}
+	x.sender.end()
+	_, err := m.body.Seek(m.start, io.SeekStart)
+	return err == nil
 }
 
 // idempotent requests may be carried out twice (RFC 9110 section 9.2.2), as may
@@ -91,12 +127,18 @@ func idempotent(method string) bool {
 	return false
 }
 
-// exchange is one request and its answer on one connection.
+// exchange is one request and its answer on one connection, which it is a part
+// of: it is used again by the next one.
 type exchange struct {
 	ctx     context.Context
 	conn    *conn
 	request *httpmsg.Request
-	release func() bool // ends ctx's hold on the connection; false: it was cut
+	forward *Forwarding
+	begun   time.Time
+
+	tied    bool        // ctx and the deadline for the head hold the connection
+	release func() bool // ends ctx's hold on it; false: it was cut
+	headed  bool        // the answer's head is there
 
 	wrote      bool    // some of the request has left, or may have
 	bodyRead   bool    // it is in the head's buffer
@@ -108,17 +150,50 @@ type exchange struct {
 	response httpmsg.Response
 }
 
+// begin makes the connection's exchange a new one.
+func (c *conn) begin(ctx context.Context, r *httpmsg.Request, f *Forwarding, now time.Time) *exchange {
+	x := &c.x
+	header := x.answer.Header[:0]
+	clear(header[:min(cap(header), maxKept)]) // the last answer's text is in there
+	*x = exchange{ctx: ctx, conn: c, request: r, forward: f, begun: now, release: held}
+	if cap(header) <= maxKept {
+		x.answer.Header = header
+	}
+	return x
+}
+
+// maxKept is how many fields of memory a connection keeps for the next answer.
+const maxKept = 64
+
+func held() bool { return true }
+
 // aLongTimeAgo as a deadline ends reads and writes at once.
 var aLongTimeAgo = time.Unix(1, 0)
+
+// untied is how long an exchange may go without heeding its context: most are
+// over by then, and have not paid for what they did not need.
+const untied = 100 * time.Millisecond
+
+// tie lets the end of the context, and the deadline for the head, end what the
+// connection waits for.
+func (x *exchange) tie() {
+	x.tied = true
+	c := x.conn
+	c.until = time.Time{}
+	var deadline time.Time
+	if x.forward.HeadTimeout > 0 && !x.headed {
+		deadline = x.begun.Add(x.forward.HeadTimeout)
+	}
+	_ = c.SetReadDeadline(deadline) // fails on a closed connection only
+	if x.ctx.Done() != nil {
+		x.release = context.AfterFunc(x.ctx, func() { _ = c.SetDeadline(aLongTimeAgo) })
+	}
+}
 
 // run sends the request and reads the answer's head. The caller closes the
 // connection when it fails.
 func (x *exchange) run() error {
-	x.release = func() bool { return true }
-	if x.ctx.Done() != nil {
-		conn := x.conn // x lets go of it when the answer's body is closed
-		x.release = context.AfterFunc(x.ctx, func() { _ = conn.SetDeadline(aLongTimeAgo) })
-	}
+	x.conn.hurry(x.begun, x.ctx)
 	err := x.send()
 	if err == nil {
 		err = x.receive()
@@ -127,6 +202,48 @@ func (x *exchange) run() error {
 		x.release()
 	}
 	return err
+}
+
+// hurry sets a deadline for reading, near now, or at the context's. One that is
+// near enough is left as it is: setting it costs as much as a small read.
+func (c *conn) hurry(now time.Time, ctx context.Context) {
+	limit := now.Add(untied)
+	deadline, bounded := ctx.Deadline()
+	switch left := c.until.Sub(now); {
+	case bounded && deadline.Before(limit):
+		limit = deadline
+	case left > untied/2 && left <= untied:
+		return
+	}
+	c.until = limit
+	_ = c.SetReadDeadline(limit) // fails on a closed connection only
+}
+
+// source is what a connection's codec reads from: it ties an exchange that
+// takes its time.
+type source conn
+
+func (s *source) Read(p []byte) (int, error) {
+	x := &s.x
+	for {
+		n, err := s.Conn.Read(p)
+		switch {
+		case err == nil || x.tied:
+		case errors.Is(err, netio.ErrFull):
+			x.tie()
+			if _, err := s.Write(s.out[s.Sent():]); err != nil {
+				return 0, err
+			}
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			x.tie()
+			continue
+		}
+		if err != nil && x.tied && !x.headed && errors.Is(err, os.ErrDeadlineExceeded) && x.ctx.Err() == nil {
+			err = errSlow
+		}
+		return n, err
+	}
 }
 
 // sendProblem is what went wrong with reading the request's body, if anything.
@@ -142,11 +259,15 @@ const maxInformational = 64
 
 // receive reads heads until the real answer's.
 func (x *exchange) receive() error {
-	if err := x.conn.in.Wait(); err != nil {
+	err := x.conn.in.Wait()
+	x.wrote = x.wrote || x.conn.Sent() > 0
+	if err != nil {
 		x.unanswered = true
 		return noAnswer(err)
 	}
-	x.answer.Header = make(httpmsg.Header, 0, 16)
+	if x.answer.Header == nil {
+		x.answer.Header = make(httpmsg.Header, 0, 16)
+	}
 	for range maxInformational {
 		head, err := x.conn.in.ReadHead()
 		if err != nil {
@@ -161,7 +282,7 @@ func (x *exchange) receive() error {
 		case status == 101:
 			return x.upgraded()
 		case status < 200:
-			if f, ok := x.ctx.Value(informationalKey{}).(func(int, httpmsg.Header)); ok {
+			if f := x.forward.Informational; f != nil {
 				f(status, x.answer.Header)
 			}
 		default:
@@ -183,9 +304,10 @@ func noAnswer(err error) error {
 // answered makes the answer that the caller gets.
 func (x *exchange) answered() {
 	x.sender.refuse() // a body that waits for a 100 is not wanted
+	x.begunAnswer()
 	a := &x.answer
 	x.body.Reset(x.conn.in, a.Length)
-	x.response = httpmsg.Response{Status: a.Status, Reason: a.Reason, Header: a.Header, Length: a.Length, Body: (*answerBody)(x), Trailer: x.body.Trailer}
+	x.response = httpmsg.Response{Status: a.Status, Reason: a.Reason, Header: a.Header, Length: a.Length, Body: &answerBody{x}, Trailer: x.conn.trailer}
 	switch {
 	case a.Length < 0:
 		x.response.Length = -1
@@ -197,6 +319,17 @@ func (x *exchange) answered() {
 	}
 }
 
+// begunAnswer ends the wait for the head.
+func (x *exchange) begunAnswer() {
+	x.headed = true
+	if x.tied && x.forward.HeadTimeout > 0 {
+		_ = x.conn.SetReadDeadline(time.Time{}) // fails on a closed connection only
+		if x.ctx.Err() != nil {                 // and may just have said so
+			_ = x.conn.SetDeadline(aLongTimeAgo)
+		}
+	}
+}
+
 // upgraded hands over the connection.
 func (x *exchange) upgraded() error {
 	if !x.request.Header.HasToken("Connection", "Upgrade") {
@@ -205,7 +338,14 @@ func (x *exchange) upgraded() error {
 	if !x.release() {
 		return x.ctx.Err()
 	}
-	x.response = httpmsg.Response{Status: 101, Header: x.answer.Header, Body: noBody{}, Conn: x.conn}
+	x.tied = true // whoever reads from here on waits for as long as it takes
+	_ = x.conn.SetReadDeadline(time.Time{})
+	c := x.conn
+	x.response = httpmsg.Response{
+		Status: 101, Header: x.answer.Header, Body: noBody{},
+		Conn: &tunnel.Conn{Conn: c.Conn.Conn, Early: bytes.Clone(c.in.Buffered())},
+	}
+	c.in, c.out = nil, nil // a tunnel may last: it needs none
 	return nil
 }
 
@@ -215,11 +355,15 @@ type noBody struct{}
 func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
 func (noBody) Close() error             { return nil }
 
-// answerBody is the body of the exchange's answer; its errors name the node.
-type answerBody exchange
+// answerBody is the body of the exchange's answer; its errors name the node. The
+// exchange is another one's after Close.
+type answerBody struct{ *exchange }
 
 // Read reads a piece of the body as it comes.
 func (b *answerBody) Read(p []byte) (int, error) {
+	if b.exchange == nil {
+		return 0, errBodyClosed
+	}
 	n, err := b.body.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = failed(b.ctx, b.conn.pool.peer.Addr, true, err)
@@ -228,18 +372,27 @@ func (b *answerBody) Read(p []byte) (int, error) {
 }
 
 // Here reports whether a read returns at once.
-func (b *answerBody) Here() bool { return b.body.Ready() }
+func (b *answerBody) Here() bool { return b.exchange != nil && b.body.Ready() }
+
+// Wait is [http1.Body.Wait].
+func (b *answerBody) Wait() {
+	if b.exchange != nil {
+		b.body.Wait()
+	}
+}
 
 // Close ends the exchange. The connection is kept when both messages are
 // complete and nothing is left on it.
 func (b *answerBody) Close() error {
-	if b.conn == nil {
+	x := b.exchange
+	if x == nil {
 		return nil
 	}
-	c := b.conn
-	b.conn = nil
-	free := b.release()
-	if free && b.body.Ended() && !b.answer.Close && b.sender.finished() && len(c.in.Buffered()) == 0 {
+	b.exchange = nil
+	free := x.release()
+	c := x.conn
+	if free && x.body.Ended() && !x.answer.Close && x.sender.finished() && len(c.in.Buffered()) == 0 {
+		x.ctx, x.request, x.forward = nil, nil, nil
 		c.pool.put(c)
 		return nil
 	}

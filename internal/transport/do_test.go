@@ -116,8 +116,8 @@ func TestDoInformationalAndUpgrade(t *testing.T) {
 	})
 	c := newClient(t, Options{})
 	var hints []string
-	ctx := WithInformational(t.Context(), func(status int, h httpmsg.Header) { hints = append(hints, h.Get("Link")) })
-	res, err := c.Do(ctx, at(w.addr), get("/"))
+	f := &Forwarding{Informational: func(_ int, h httpmsg.Header) { hints = append(hints, h.Get("Link")) }}
+	res, err := c.Forward(t.Context(), at(w.addr), get("/"), f)
 	if err != nil {
 		t.Fatal(err)
 	}

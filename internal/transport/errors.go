@@ -9,7 +9,8 @@ import (
 
 // NodeError says that a node could not be reached, broke off, or answered
 // what makes no sense. A context that ended is found in it with errors.Is;
-// context.DeadlineExceeded is there only when it was the caller's deadline.
+// context.DeadlineExceeded is there only when it was the caller's deadline, or the
+// one for the head that the caller gave.
 type NodeError struct {
 	// Addr is the node's "host:port".
 	Addr string
@@ -41,6 +42,7 @@ func failed(ctx context.Context, addr string, sent bool, err error) error {
 	case ok && !time.Now().Before(deadline):
 		// The connection's own timer ran out a moment before the context's.
 		err = context.DeadlineExceeded
+	case errors.Is(err, errSlow):
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		// net's errors for a connection that took too long pass for the
 		// caller's deadline, which this was not.

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,34 @@ func FuzzJSONRPCResult(f *testing.F) {
 		checkServiceError(t, err)
 		if e := bodyError(body); e != nil {
 			checkServiceError(t, e)
+		}
+	})
+}
+
+// What is read by hand is read as package json reads it.
+func FuzzOpenEnvelope(f *testing.F) {
+	for _, s := range []string{
+		`{"id":0,"result":{"a":[1,"}\\""," "]},"error":null}`, ` { "error" : "x" , "result" : -1e5 } `, `{"result":{},"result":[[]]}`, `{}`, `{"re\u0073ult":1}`,
+		`{"Result":1}`, `[1]`, `"x"`, `{"result":1,"other":2}`, "{\"result\":\t1\n}", `{"id":"a\"b","error":{"detail":"x y"}}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if got, err := compact(body); err == nil {
+			var want bytes.Buffer
+			if err := json.Compact(&want, body); err != nil || want.String() != string(got) {
+				t.Errorf("compact: got %q, want %q, %v", got, want.String(), err)
+			}
+		} else if json.Valid(body) {
+			t.Errorf("compact: %v", err)
+		}
+		got, ok := openEnvelope(body)
+		if !ok {
+			return
+		}
+		var want envelope
+		if err := json.Unmarshal(body, &want); err != nil || string(want.Result) != string(got.Result) || string(want.Error) != string(got.Error) {
+			t.Errorf("got %q, %q, want %q, %q, %v", got.Result, got.Error, want.Result, want.Error, err)
 		}
 	})
 }

@@ -4,11 +4,12 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/http1"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/netio"
 )
 
 // pool holds the idle connections to one peer, the one used last on top: a
@@ -21,6 +22,8 @@ type pool struct {
 	idle []*conn
 	used time.Time // when a connection was last put back
 	gone bool      // forgotten by the client
+
+	h2 h2pool
 }
 
 // take returns an idle connection that the node has not closed, or nil.
@@ -36,7 +39,7 @@ func (p *pool) take() *conn {
 		p.idle[last] = nil
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
-		if c.silent() {
+		if c.Silent() {
 			return c
 		}
 		_ = c.Close() // it was dead
@@ -70,14 +73,15 @@ func (p *pool) expire(before time.Time) (left bool) {
 	var old []*conn
 	p.mu.Lock()
 	p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
-		if c.idleSince.After(before) && c.silent() {
+		if c.idleSince.After(before) && c.Silent() {
 			return false
 		}
 		old = append(old, c)
 		return true
 	})
-	left = p.used.After(before)
-	p.gone = !left
+	left = p.h2.expire(before) || p.used.After(before)
+	p.gone = !left && p.h2.forget()
+	left = !p.gone
 	p.mu.Unlock()
 	for _, c := range old {
 		_ = c.Close() // nothing is lost with it
@@ -87,32 +91,22 @@ func (p *pool) expire(before time.Time) (left bool) {
 
 // conn is a connection to a node.
 type conn struct {
-	net.Conn
-	pool *pool
-	in   *http1.Reader
-	out  []byte // a head, and what goes along with it, on its way out
+	*netio.Conn
+	pool  *pool
+	in    *http1.Reader
+	out   []byte    // a head, and what goes along with it, on its way out
+	until time.Time // the deadline for reading that is set, if it was set by hurry
+
+	x       exchange
+	trailer func() httpmsg.Header // of x's answer
 
 	used      bool // it has carried an exchange before
 	idleSince time.Time
-
-	peek     syscall.RawConn
-	look     func(fd uintptr) bool // made once, see silent
-	lookedOK bool
 }
 
 func newConn(p *pool, raw net.Conn) *conn {
-	c := &conn{Conn: raw, pool: p, in: http1.NewReader(raw), out: make([]byte, 0, 2<<10)}
-	c.prepareLook()
+	c := &conn{Conn: netio.New(raw), pool: p, out: make([]byte, 0, 2<<10)}
+	c.in = http1.NewReader((*source)(c))
+	c.trailer = c.x.body.Trailer
 	return c
 }
-
-// CloseWrite ends one direction, for tunnels.
-func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return net.ErrClosed
-}
-
-// Read reads what came with a head first, for tunnels.
-func (c *conn) Read(p []byte) (int, error) { return c.in.Read(p) }

@@ -14,18 +14,21 @@ import (
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
-// together is the size in bytes up to which a body that is here already goes
+// Together is the size in bytes up to which a body that is here already goes
 // out in one write with the head.
-const together = 16 << 10
+const Together = 16 << 10
 
 // send writes the head and what is here of the body; a sender takes care of
 // the rest while the answer is awaited.
 func (x *exchange) send() error {
 	r, c := x.request, x.conn
+	if cap(c.out) > 2*Together {
+		c.out = nil
+	}
 	c.out = appendHead(c.out[:0], r)
 	waits := r.Length != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	left := r.Length
-	if n := here(r.Body); left > 0 && !waits && int64(n) >= left && left <= together {
+	if n := here(r.Body); left > 0 && !waits && int64(n) >= left && left <= Together {
 		x.bodyRead = true
 		end := len(c.out)
 		c.out = append(c.out, make([]byte, left)...)
@@ -35,11 +38,12 @@ func (x *exchange) send() error {
 		}
 		left = 0
 	}
+	if left == 0 && c.Ahead(c.out) {
+		return nil
+	}
+	x.tie()
 	n, err := c.Write(c.out)
 	x.wrote = n > 0
-	if cap(c.out) > 2*together {
-		c.out = nil
-	}
 	if err != nil || left == 0 {
 		x.unanswered = err != nil
 		return err

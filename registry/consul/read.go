@@ -127,7 +127,10 @@ func convert(name string, entries []*api.ServiceEntry) []registry.Service {
 
 func node(id string, e *api.ServiceEntry, told content) registry.Node {
 	n := registry.Node{ID: id, Address: e.Service.Address, Port: e.Service.Port, Metadata: told.node}
-	if n.Address == "" {
+	switch {
+	case e.Service.SocketPath != "":
+		n.Address, n.Port = registry.UnixPrefix+e.Service.SocketPath, 0
+	case n.Address == "":
 		n.Address = e.Node.Address
 	}
 	if !told.ours {
@@ -168,7 +171,8 @@ func expiredCheck(c *api.HealthCheck) bool {
 }
 
 func usable(e *api.ServiceEntry) bool {
-	return e.Service.Port >= 1 && e.Service.Port <= 65535 && !critical(e)
+	reachable := e.Service.Port >= 1 && e.Service.Port <= 65535 || e.Service.SocketPath != ""
+	return reachable && !critical(e)
 }
 
 func critical(e *api.ServiceEntry) bool {

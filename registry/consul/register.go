@@ -170,6 +170,9 @@ func describe(s registry.Service, n registry.Node, ttl time.Duration) (*api.Agen
 		ID: n.ID, Name: encodeName(s.Name), Address: n.Address, Port: n.Port,
 		Tags: tags, Meta: encodeMeta(n.Metadata, ttl),
 	}
+	if path, ok := strings.CutPrefix(n.Address, registry.UnixPrefix); ok {
+		want.Address, want.SocketPath = "", path
+	}
 	if ttl > 0 {
 		want.Check = &api.AgentServiceCheck{
 			TTL:                            ttl.String(),
@@ -261,6 +264,6 @@ func (a agentServices) taken(consulID string) bool {
 }
 
 func equal(have *api.AgentService, want *api.AgentServiceRegistration) bool {
-	return have.ID == want.ID && have.Service == want.Name && have.Address == want.Address && have.Port == want.Port &&
+	return have.ID == want.ID && have.Service == want.Name && have.Address == want.Address && have.Port == want.Port && have.SocketPath == want.SocketPath &&
 		slices.Equal(have.Tags, want.Tags) && maps.Equal(have.Meta, want.Meta)
 }

@@ -14,12 +14,16 @@ import (
 
 var errWatchEnded = errors.New("the server ended the watch")
 
-// read returns the entries whose keys match, in one pass of the server over
-// them.
+// read returns the entries whose keys match, as they are at one time.
 func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
 	return call(ctx, r, func(ctx context.Context, b *store) ([]*entry, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		if b.direct && pattern != ">" {
+			if entries, ok, err := r.readDirect(ctx, pattern); ok || err != nil {
+				return entries, err
+			}
+		}
 		w, err := b.Watch(ctx, pattern, jetstream.IgnoreDeletes())
 		if err != nil {
 			return nil, err

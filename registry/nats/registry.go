@@ -57,6 +57,7 @@ type store struct {
 	jetstream.KeyValue
 	expires bool      // the server removes entries with a TTL
 	created time.Time // tells it from another of that name
+	direct  bool      // a direct get is answered by who takes the writes, and so sees them
 }
 
 // New opens the bucket and creates it if need be. The connection stays the
@@ -102,7 +103,9 @@ func (r *Registry) open(ctx context.Context) (*store, error) {
 	}
 	s := &store{KeyValue: kv, expires: status.LimitMarkerTTL() > 0}
 	if full, ok := status.(*jetstream.KeyValueBucketStatus); ok {
-		s.created = full.StreamInfo().Created
+		info := full.StreamInfo()
+		s.created = info.Created
+		s.direct = info.Config.AllowDirect && info.Config.Replicas <= 1 && info.Config.Mirror == nil
 	}
 	r.store.Store(s)
 	return s, nil

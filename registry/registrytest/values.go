@@ -69,6 +69,15 @@ func testAddresses(t *testing.T, s *suite) {
 		s.register(t, want, 0)
 		s.expect(t, want.Name, want)
 	}
+	socket := s.service(s.name("at"), "1", "n")
+	socket.Nodes[0].Address, socket.Nodes[0].Port = "unix:/run/a b/é,;%2F.sock", 0
+	for range 2 { // again renews
+		s.register(t, socket, time.Minute)
+		s.expect(t, socket.Name, socket)
+	}
+	socket.Nodes[0].Address, socket.Nodes[0].Port = "127.0.0.1", 9091 // it has moved
+	s.register(t, socket, time.Minute)
+	s.expect(t, socket.Name, socket)
 }
 
 func testMetadata(t *testing.T, s *suite) {

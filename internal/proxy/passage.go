@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/transport"
+)
+
+// passage is one request on its way to a node, and the answer on its way back.
+// It holds what would otherwise be allocated for each request.
+type passage struct {
+	h    *Handler
+	r    *httpmsg.Request
+	w    httpmsg.ResponseWriter
+	ctx  context.Context
+	out  httpmsg.Request // r as the node gets it
+	wish transport.Forwarding
+	node *discovery.Node
+	resp *httpmsg.Response
+
+	headed  func()                                       // called when the answer has begun, or never will; may be nil
+	attempt func(*discovery.Node) (time.Duration, error) // try, made once
+	hint    func(int, httpmsg.Header)                    // inform, made once
+}
+
+var passages = sync.Pool{New: func() any { return newPassage() }}
+
+func newPassage() *passage {
+	p := &passage{}
+	p.attempt, p.hint = p.try, p.inform
+	return p
+}
+
+// maxKept is how many fields of memory a passage keeps for the next request.
+const maxKept = 64
+
+func (p *passage) begin(h *Handler, r *httpmsg.Request, w httpmsg.ResponseWriter) {
+	p.h, p.r, p.w = h, r, w
+	p.wish.Informational = p.hint
+	header := p.out.Header[:0]
+	p.out = *r
+	p.out.Header = outgoing(header, r)
+	p.out.Trailers = r.Header.HasToken("TE", "trailers")
+	if r.Trailer != nil {
+		p.out.Trailer = func() httpmsg.Header { return endToEnd(nil, r.Trailer(), token) }
+	}
+}
+
+// end gives the passage back. Nobody uses it any more.
+func (p *passage) end() {
+	header := p.out.Header
+	clear(header)
+	if cap(header) > maxKept {
+		header = nil
+	}
+	*p = passage{out: httpmsg.Request{Header: header[:0]}, attempt: p.attempt, hint: p.hint}
+	passages.Put(p)
+}
+
+// run sends the request to a node of service and the answer to the client.
+func (p *passage) run(ctx context.Context, service *discovery.Service) error {
+	p.ctx = ctx
+	err := p.h.Balancer.Do(ctx, service, p.h.Balancer.Key(p.r), p.attempt)
+	if p.headed != nil {
+		p.headed()
+	}
+	if err != nil {
+		return err
+	}
+	p.node.Load.Open.Add(1)
+	defer p.node.Load.Open.Add(-1)
+	if p.resp.Conn != nil {
+		return upgrade(ctx, p.resp, p.w)
+	}
+	return answer(p.resp, p.w)
+}
+
+// try sends the request to a node.
+func (p *passage) try(n *discovery.Node) (time.Duration, error) {
+	p.node = n
+	begun := time.Now()
+	var err error
+	p.resp, err = p.h.Transport.Forward(p.ctx, n.Peer, &p.out, &p.wish)
+	_, uploading := p.out.Body.(*watchedBody)
+	switch {
+	case err == nil && uploading:
+		return 0, refuse(p.r, n.Addr, p.resp) // the client had its share in the time
+	case err == nil:
+		return time.Since(begun), refuse(p.r, n.Addr, p.resp)
+	case errors.Is(err, context.DeadlineExceeded):
+		return time.Since(begun), err // to the node's account
+	}
+	return 0, err
+}
+
+// inform passes a 1xx on; a client that is gone is noticed with the real answer.
+func (p *passage) inform(status int, h httpmsg.Header) {
+	_ = p.w.Informational(status, answered(h))
+}
+
+// refuse closes an answer that cannot be passed on and says why.
+func refuse(r *httpmsg.Request, addr string, resp *httpmsg.Response) error {
+	var what string
+	switch {
+	case resp.Conn != nil && offered(r) == "":
+		what = "switched protocols without being asked"
+		_ = resp.Conn.Close() // nothing more is wanted of it
+	case resp.Conn == nil && resp.Status < http.StatusOK:
+		what = fmt.Sprintf("answered with status %d, which is none", resp.Status)
+		_ = resp.Body.Close()
+	default:
+		return nil
+	}
+	return &transport.NodeError{Addr: addr, Sent: true, Err: errors.New(what)}
+}

@@ -1,0 +1,457 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/httpmsg"
+)
+
+// What a node has not processed goes to it again, over a new connection.
+func TestHTTP2GoAway(t *testing.T) {
+	peer := startFrames(t, nil, func(n *frameNode) {
+		id := n.request()
+		if n.nth == 1 {
+			_ = n.WriteGoAway(0, http2.ErrCodeNo, []byte("bye"))
+			n.until(func(http2.Frame) bool { return false })
+			return
+		}
+		n.head(id, true, ":status", "204")
+		n.request()
+	})
+	c := newClient(t, Options{})
+	res, _ := exchange2(t, c, peer, post(strings.NewReader("once"), 4))
+	if res.Status != 204 {
+		t.Errorf("status %d", res.Status)
+	}
+}
+
+// A stream that was accepted before the node went away comes to its end.
+func TestHTTP2GoAwayLetsStreamsEnd(t *testing.T) {
+	peer := startFrames(t, nil, func(n *frameNode) {
+		id := n.request()
+		n.head(id, false, ":status", "200")
+		_ = n.WriteGoAway(id, http2.ErrCodeNo, nil)
+		_ = n.WriteData(id, true, []byte("rest"))
+		n.until(func(http2.Frame) bool { return false })
+	})
+	c := newClient(t, Options{})
+	for range 3 { // each over its own connection
+		if _, body := exchange2(t, c, peer, get("/")); body != "rest" {
+			t.Errorf("body %q", body)
+		}
+	}
+}
+
+func TestHTTP2Refused(t *testing.T) {
+	var seen atomic.Int32
+	peer := startFrames(t, nil, func(n *frameNode) {
+		for id := n.request(); id != 0; id = n.request() {
+			seen.Add(1)
+			_ = n.WriteRSTStream(id, http2.ErrCodeRefusedStream)
+		}
+	})
+	c := newClient(t, Options{})
+	_, err := c.Do(t.Context(), peer, post(bytes.NewReader([]byte("x")), 1))
+	if !NotSent(err) || seen.Load() != attempts {
+		t.Errorf("a refused request: %v, after %d attempts", err, seen.Load())
+	}
+	// A body that streams is sent again when it is small and was there, but not
+	// when some of it is still to come.
+	body, in := io.Pipe()
+	defer in.Close()
+	go func() { _, _ = in.Write([]byte("x")) }()
+	_, err = c.Do(t.Context(), peer, post(body, -1))
+	if node := (*NodeError)(nil); !errors.As(err, &node) || !node.Sent {
+		t.Errorf("a refused request with a body that streams: %v", err)
+	}
+}
+
+// What the node does to an answer that has begun is an error, not its end.
+func TestHTTP2BrokenAnswers(t *testing.T) {
+	for name, act := range map[string]func(n *frameNode, id uint32){
+		"reset":   func(n *frameNode, id uint32) { _ = n.WriteRSTStream(id, http2.ErrCodeCancel) },
+		"close":   func(n *frameNode, _ uint32) { _ = n.conn.Close() },
+		"short":   func(n *frameNode, id uint32) { _ = n.WriteData(id, true, []byte("x")) },
+		"long":    func(n *frameNode, id uint32) { _ = n.WriteData(id, true, make([]byte, 100)) },
+		"garbage": func(n *frameNode, _ uint32) { _, _ = n.conn.Write(bytes.Repeat([]byte("x"), 100)) },
+		"trailer": func(n *frameNode, id uint32) { n.head(id, true, ":status", "200") },
+		"flood": func(n *frameNode, id uint32) {
+			for range streamWindow/maxFrame + 1 {
+				_ = n.WriteData(id, false, make([]byte, maxFrame))
+			}
+		},
+		"goaway": func(n *frameNode, id uint32) {
+			_ = n.WriteGoAway(id, http2.ErrCodeInternal, []byte("boom"))
+			_ = n.conn.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			length := "10"
+			if name == "flood" {
+				length = "10000000"
+			}
+			peer := startFrames(t, nil, func(n *frameNode) {
+				id := n.request()
+				n.head(id, false, ":status", "200", "content-length", length)
+				_ = n.WriteData(id, false, []byte("abc"))
+				act(n, id)
+				n.until(func(http2.Frame) bool { return false })
+			})
+			c := newClient(t, Options{})
+			res, err := c.Do(t.Context(), peer, get("/"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if name == "flood" { // nobody reads until it is over
+				wait(t, "the stream broke", func() bool { s := res.Body.(*h2stream); s.mu.Lock(); defer s.mu.Unlock(); return s.err != nil })
+			}
+			body, err := io.ReadAll(res.Body)
+			node := (*NodeError)(nil)
+			if !errors.As(err, &node) || !node.Sent || !strings.HasPrefix(string(body), "abc") {
+				t.Errorf("read %.20q, %v", body, err)
+			}
+			if reset := (*ResetError)(nil); errors.As(err, &reset) != (name == "reset") || name == "reset" && reset.Code != 8 {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestHTTP2BadHeads(t *testing.T) {
+	for name, fields := range map[string][]string{
+		"no status": {"a", "b"}, "words": {":status", "abc"}, "101": {":status", "101"}, "1xx that ends": {":status", "103"}, "short": {":status", "20"}, "upper case": {":status", "200", "A", "b"},
+		"too large": {":status", "200", "a", strings.Repeat("x", 15<<10), "b", strings.Repeat("y", 60<<10)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			peer := startFrames(t, nil, func(n *frameNode) {
+				id := n.request()
+				var b bytes.Buffer
+				e := hpack.NewEncoder(&b)
+				for i := 0; i < len(fields); i += 2 {
+					_ = e.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+				}
+				_ = n.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: b.Next(maxFrame), EndHeaders: b.Len() == 0, EndStream: true})
+				for b.Len() > 0 {
+					_ = n.WriteContinuation(id, b.Len() <= maxFrame, b.Next(maxFrame))
+				}
+				n.until(func(http2.Frame) bool { return false })
+			})
+			c := newClient(t, Options{})
+			_, err := c.Do(t.Context(), peer, get("/"))
+			if node := (*NodeError)(nil); !errors.As(err, &node) || !node.Sent {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestHTTP2NodesThatSpeakSomethingElse(t *testing.T) {
+	plain := startWire(t, func(string, string) (string, bool) { return empty, true })
+	c := newClient(t, Options{DialTimeout: time.Second})
+	_, err := c.Do(t.Context(), discovery.Peer{Addr: plain.addr, HTTP2: true}, get("/"))
+	if !NotSent(err) || !strings.Contains(err.Error(), "does not speak HTTP/2") {
+		t.Errorf("a node that speaks HTTP/1.1: %v", err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_, err = c.Do(t.Context(), discovery.Peer{Addr: silent.Addr().String(), HTTP2: true}, get("/"))
+	if !NotSent(err) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a node that says nothing: %v", err)
+	}
+}
+
+func TestHTTP2Upgrade(t *testing.T) {
+	s := startH2(t, func(http.ResponseWriter, *http.Request) {})
+	c := newClient(t, Options{})
+	r := get("/")
+	r.Header = httpmsg.Header{{Name: "Connection", Value: "Upgrade"}, {Name: "Upgrade", Value: "websocket"}}
+	_, err := c.Do(t.Context(), s.peer(), r)
+	if refusal := (*httpmsg.Error)(nil); !errors.As(err, &refusal) || refusal.Status != 501 {
+		t.Errorf("an upgrade: %v", err)
+	}
+}
+
+// More requests than a connection takes get another one.
+func TestHTTP2ManyStreams(t *testing.T) {
+	const limit, requests = 10, 95
+	release := make(chan struct{})
+	var inside atomic.Int32
+	s := startH2(t, func(_ http.ResponseWriter, _ *http.Request) {
+		inside.Add(1)
+		<-release
+	}, func(s *http.Server) { s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: limit} })
+	c := newClient(t, Options{})
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			res, err := c.Do(t.Context(), s.peer(), get("/"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = res.Body.Close()
+		})
+	}
+	wait(t, "all requests are inside", func() bool { return inside.Load() == requests })
+	close(release)
+	all.Wait()
+	if n := s.open.Load(); n < requests/limit || n > 2*requests/limit {
+		t.Errorf("%d connections", n)
+	}
+	c.Close()
+	wait(t, "all connections are closed", func() bool { return s.open.Load() == 0 })
+}
+
+func TestHTTP2NoStreams(t *testing.T) {
+	peer := startFrames(t, []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 0}}, func(n *frameNode) { n.request() })
+	c := newClient(t, Options{})
+	if _, err := c.Do(t.Context(), peer, get("/")); !NotSent(err) {
+		t.Errorf("a node that takes no streams: %v", err)
+	}
+}
+
+// A node that is gone without a word does not hold requests for ever, and new
+// requests do not wait for it.
+func TestHTTP2SilentNode(t *testing.T) {
+	var pings atomic.Int32
+	peer := startFrames(t, nil, func(n *frameNode) {
+		n.until(func(f http2.Frame) bool {
+			switch f.(type) {
+			case *http2.PingFrame:
+				pings.Add(1)
+			case *http2.MetaHeadersFrame:
+				if n.nth > 1 {
+					n.head(f.Header().StreamID, true, ":status", "204")
+				}
+			}
+			return false
+		})
+	})
+	c := newClient(t, Options{})
+	c.every = 300 * time.Millisecond
+	_, err := c.Do(t.Context(), peer, post(http.NoBody, 0))
+	if node := (*NodeError)(nil); !errors.As(err, &node) || !node.Sent || !strings.Contains(err.Error(), "sign of life") || pings.Load() != 1 {
+		t.Errorf("%v, %d pings", err, pings.Load())
+	}
+	if res, _ := exchange2(t, c, peer, get("/")); res.Status != 204 {
+		t.Errorf("status %d", res.Status)
+	}
+}
+
+// A node that answers to PING may take its time, and is not asked again soon.
+func TestHTTP2QuietNode(t *testing.T) {
+	var pings atomic.Int32
+	done := make(chan struct{})
+	peer := startFrames(t, nil, func(n *frameNode) {
+		id := n.request()
+		go func() {
+			<-done
+			n.head(id, true, ":status", "204")
+		}()
+		n.until(func(f http2.Frame) bool {
+			if p, ok := f.(*http2.PingFrame); ok {
+				pings.Add(1)
+				_ = n.WritePing(true, p.Data)
+				time.AfterFunc(500*time.Millisecond, func() { close(done) }) // some looks later
+			}
+			return false
+		})
+	})
+	c := newClient(t, Options{})
+	c.every = 50 * time.Millisecond
+	if res, _ := exchange2(t, c, peer, get("/")); res.Status != 204 || pings.Load() != 1 {
+		t.Errorf("status %d after %d pings", res.Status, pings.Load())
+	}
+}
+
+func TestHTTP2Cancellation(t *testing.T) {
+	codes := make(chan http2.ErrCode, 10)
+	peer := startFrames(t, nil, func(n *frameNode) {
+		n.until(func(f http2.Frame) bool {
+			switch f := f.(type) {
+			case *http2.MetaHeadersFrame:
+				if f.PseudoValue("path") == "/answered" {
+					n.head(f.StreamID, false, ":status", "200")
+				}
+			case *http2.RSTStreamFrame:
+				codes <- f.ErrCode
+			case *http2.PingFrame:
+				_ = n.WritePing(true, f.Data)
+			}
+			return false
+		})
+	})
+	c := newClient(t, Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Do(ctx, peer, get("/")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	res, err := c.Do(t.Context(), peer, get("/answered"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close() // before its end
+	ctx, cancel = context.WithCancel(t.Context())
+	res, err = c.Do(ctx, peer, get("/answered"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if _, err := res.Body.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	_ = res.Body.Close()
+	broken := errors.New("the client is gone")
+	r := post(io.MultiReader(strings.NewReader("abc"), failing{broken}), -1)
+	if _, err := c.Do(t.Context(), peer, r); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	for range 4 {
+		select {
+		case code := <-codes:
+			if code != http2.ErrCodeCancel {
+				t.Errorf("code %v", code)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the node was not told")
+		}
+	}
+}
+
+// failing is a body that breaks off.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// A reader that does not read stops the node, and the other way round.
+func TestHTTP2FlowControl(t *testing.T) {
+	var sent atomic.Int64
+	s := startH2(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			<-r.Context().Done()
+			return
+		}
+		piece := make([]byte, 16<<10)
+		for range 16 << 20 / len(piece) {
+			n, err := w.Write(piece)
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})
+	c := newClient(t, Options{})
+	res, err := c.Do(t.Context(), s.peer(), get("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the node has filled the window", func() bool { return sent.Load() >= streamWindow })
+	if _, body := exchange2(t, c, s.peer(), get("/")); len(body) != 16<<20 { // meanwhile others are served
+		t.Errorf("%d bytes", len(body))
+	}
+	if n := sent.Load() - 16<<20; n > 2*streamWindow {
+		t.Errorf("the node sent %d bytes that nobody reads", n)
+	}
+	if n, err := io.Copy(io.Discard, res.Body); n != 16<<20 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	_ = res.Body.Close()
+
+	read := &counter{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Do(ctx, s.peer(), post(read, -1))
+		done <- err
+	}()
+	var last int64
+	wait(t, "the node's window is full", func() bool {
+		before := last
+		last = read.n.Load()
+		time.Sleep(50 * time.Millisecond)
+		return last > 0 && last == before
+	})
+	if last > 4<<20 {
+		t.Errorf("%d bytes were taken that the node does not read", last)
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// counter is an endless body.
+type counter struct{ n atomic.Int64 }
+
+func (c *counter) Read(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+func TestHTTP2Informational(t *testing.T) {
+	s := startH2(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</a>")
+		w.WriteHeader(103)
+		if _, err := io.Copy(w, r.Body); err != nil {
+			t.Error(err)
+		}
+	})
+	c := newClient(t, Options{})
+	var hints []int
+	f := &Forwarding{Informational: func(status int, _ httpmsg.Header) { hints = append(hints, status) }}
+	r := post(strings.NewReader("hello"), 5)
+	res, err := c.Forward(t.Context(), s.peer(), r, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); string(b) != "hello" || err != nil || len(hints) != 1 || hints[0] != 103 {
+		t.Errorf("%q, %v, hints %v", b, err, hints)
+	}
+}
+
+func TestHTTP2Continue(t *testing.T) {
+	s := startH2(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/no" {
+			w.WriteHeader(417)
+			return
+		}
+		_, _ = io.Copy(w, r.Body)
+	})
+	c := newClient(t, Options{})
+	body := &counter{}
+	r := post(body, -1)
+	r.Target, r.Header = "/no", httpmsg.Header{{Name: "Expect", Value: "100-continue"}}
+	res, err := c.Do(t.Context(), s.peer(), r)
+	if err != nil || res.Status != 417 {
+		t.Fatal(res, err)
+	}
+	_ = res.Body.Close()
+	if n := body.n.Load(); n != 0 {
+		t.Errorf("%d bytes were read of a body that nobody wanted", n)
+	}
+	r = post(strings.NewReader("hello"), 5)
+	r.Header = httpmsg.Header{{Name: "Expect", Value: "100-continue"}}
+	if res, got := exchange2(t, c, s.peer(), r); res.Status != 200 || got != "hello" {
+		t.Errorf("%d %q", res.Status, got)
+	}
+}
