@@ -97,7 +97,7 @@ func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseW
 		}
 	}
 	if err == nil {
-		err = handler(ctx, r, w)
+		err = handler.Serve(ctx, r, w)
 	}
 	if err == nil || errors.Is(err, httpmsg.ErrAborted) {
 		return err
@@ -107,12 +107,12 @@ func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseW
 
 // choose returns the handler of a request, and whether the guard stands before
 // it: what is proxied is the node's own affair.
-func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg.Request, httpmsg.ResponseWriter) error, guarded bool, err error) {
+func (a *API) choose(r *httpmsg.Request) (handler httpmsg.Handler, guarded bool, err error) {
 	if r.Method == http.MethodConnect { // its target is no path
 		return nil, false, httpmsg.Errorf(http.StatusNotImplemented, "CONNECT: the sidecar makes no tunnels")
 	}
 	if r.Path() == "/rpc" {
-		return a.RPC.ServeRPC, true, nil
+		return endpoint{a.RPC}, true, nil
 	}
 	isRPC := !a.ProxyByDefault
 	switch way := r.Header.Get("Micro-Handler"); way {
@@ -125,9 +125,16 @@ func (a *API) choose(r *httpmsg.Request) (handler func(context.Context, *httpmsg
 		return nil, true, httpmsg.Errorf(400, "Micro-Handler: expected rpc or proxy, got %q", way)
 	}
 	if isRPC {
-		return a.RPC.Serve, true, nil
+		return a.RPC, true, nil
 	}
-	return a.Proxy.Serve, false, nil
+	return a.Proxy, false, nil
+}
+
+// endpoint is the handler of /rpc.
+type endpoint struct{ *rpc.Handler }
+
+func (e endpoint) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+	return e.ServeRPC(ctx, r, w)
 }
 
 // Stop ends the watch streams, with a close frame or the end of the stream,

@@ -28,6 +28,7 @@ type body struct {
 	length  int64 // -1 when it is not known
 	http2   bool  // it is a stream's, the connection is not concerned
 	awaited bool  // the client waits for "100 Continue"
+	strict  *strict
 
 	// proceed, when set, tells the client to go on, before the first read.
 	proceed func()
@@ -70,6 +71,10 @@ func (b *body) read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if errors.Is(err, io.EOF) {
 		b.ended.Store(true)
+	} else if err != nil && b.strict != nil {
+		if what := b.strict.problem(); what != nil {
+			err = what
+		}
 	}
 	return n, err
 }

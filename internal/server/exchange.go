@@ -94,6 +94,9 @@ func (x *exchange) frame(header http.Header, status int, length int64, told bool
 	switch {
 	case x.http2: // has its own way to end a body; the length is for information
 		header["Content-Length"] = nil
+		if status == http.StatusNotModified {
+			return // Go's clients would wait for a body of that length
+		}
 		if length > 0 || length == 0 && told {
 			header["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 		}

@@ -11,19 +11,20 @@ import (
 // handover is the listener that net/http gets its connections from: those that
 // began on the fast path.
 type handover struct {
-	addr  net.Addr
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
+	addr   net.Addr
+	conns  chan net.Conn
+	done   chan struct{}
+	once   sync.Once
+	refuse func(net.Conn, error) // answers a request that cannot be read
 
 	mu    sync.Mutex
 	bare  map[*handed]bool // open ones that speak HTTP/1.0
 	http2 map[*http2Conn]bool
 }
 
-func newHandover(addr net.Addr) *handover {
+func newHandover(addr net.Addr, refuse func(net.Conn, error)) *handover {
 	return &handover{
-		addr: addr, conns: make(chan net.Conn), done: make(chan struct{}),
+		addr: addr, refuse: refuse, conns: make(chan net.Conn), done: make(chan struct{}),
 		bare: map[*handed]bool{}, http2: map[*http2Conn]bool{},
 	}
 }
@@ -32,7 +33,8 @@ func newHandover(addr net.Addr) *handover {
 // false means that nobody takes it any more. The end of a bare one, which
 // speaks HTTP/1.0, may be that of an answer.
 func (h *handover) put(conn net.Conn, read []byte, bare bool) bool {
-	c := &handed{tunnel.Conn{Conn: conn, Early: read}, h}
+	c := &handed{Conn: tunnel.Conn{Conn: conn, Early: read}, from: h}
+	c.in = newStrict(&c.Conn, func(err error) { h.refuse(conn, err) })
 	if bare {
 		h.mu.Lock()
 		h.bare[c] = true
@@ -120,7 +122,14 @@ func (h *handover) Addr() net.Addr { return h.addr }
 type handed struct {
 	tunnel.Conn
 	from *handover
+	in   *strict
 }
+
+// Read reads what passes.
+func (c *handed) Read(p []byte) (int, error) { return c.in.Read(p) }
+
+// Buffered is [tunnel.Conn.Buffered].
+func (c *handed) Buffered() int { return c.in.left() }
 
 // Close closes the connection.
 func (c *handed) Close() error {

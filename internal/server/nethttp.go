@@ -43,8 +43,12 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.requests.Add(1)
 	control := http.NewResponseController(w)
 	rec := &recorder{ResponseWriter: w, entrance: e}
+	var s *strict // none over HTTP/2
+	if s, _ = r.Context().Value(strictKey{}).(*strict); s != nil {
+		rec.strict, rec.passed = s, s.take(r.Method, r.RequestURI)
+	}
 	if r.Body != http.NoBody {
-		rec.body = &body{r: r.Body, control: control, length: r.ContentLength, http2: r.ProtoMajor == 2, awaited: awaited(r)}
+		rec.body = &body{r: r.Body, control: control, length: r.ContentLength, http2: r.ProtoMajor == 2, awaited: awaited(r), strict: s}
 		// Without it net/http holds an answer back until it has read on in the
 		// request's body.
 		_ = control.EnableFullDuplex() // it can be had over HTTP/1.1, and is the rule elsewhere
@@ -57,7 +61,7 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve sends a request to its handler.
 func (e *entrance) serve(rec *recorder, r *http.Request) {
 	routes := *e.routes.Load()
-	target := originForm(r.RequestURI)
+	target := rec.target(r)
 	path, _, _ := strings.Cut(target, "?")
 	if own := routes.Own(path); own != nil {
 		if rec.body != nil {
@@ -113,7 +117,7 @@ func (e *entrance) apologize(rec *recorder, r *http.Request) error {
 	clear(rec.Header())
 	x := newExchange(rec, r)
 	defer x.end()
-	err := (*e.routes.Load()).Refuse(request(r, originForm(r.RequestURI), x), x, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
+	err := (*e.routes.Load()).Refuse(request(r, rec.target(r), x), x, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
 	rec.end()
 	return err
 }
@@ -126,6 +130,17 @@ type recorder struct {
 	body     *body // nil when the request has none
 	status   int   // 0 until the head was written
 	hijacked bool
+
+	strict *strict // the connection's reader; nil over HTTP/2
+	passed *passed // the request as it came; nil over HTTP/2
+}
+
+// target is the request's, in origin form if it has one.
+func (r *recorder) target(req *http.Request) string {
+	if r.passed != nil {
+		return originForm(r.passed.Target)
+	}
+	return originForm(req.RequestURI)
 }
 
 // Unwrap is for http.ResponseController.
@@ -170,6 +185,9 @@ func (r *recorder) end() {
 
 // switched notes that the connection is upgraded.
 func (r *recorder) switched() {
+	if r.strict != nil {
+		r.strict.raw()
+	}
 	r.status, r.hijacked = http.StatusSwitchingProtocols, true
 	r.entrance.upgraded.Add(1)
 	r.entrance.requests.Add(-1)

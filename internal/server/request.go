@@ -29,8 +29,8 @@ func originForm(target string) string {
 	return rest[i:]
 }
 
-// request is r as the data plane sees it. net/http has lost the order and the
-// case of the names; they come sorted.
+// request is r as the data plane sees it. Of HTTP/2 net/http has lost the order
+// of the names; they come sorted.
 func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 	req := &httpmsg.Request{
 		Method:     r.Method,
@@ -51,11 +51,26 @@ func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 	if x.w.body != nil {
 		req.Body, req.Length = x.w.body, r.ContentLength
 	}
+	if as := x.w.passed; as != nil {
+		return asPassed(req, as, x.w.strict)
+	}
 	if len(r.Trailer) > 0 {
 		req.Header.Add("Trailer", strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", "))
 	}
 	if req.Length < 0 {
 		req.Trailer = func() httpmsg.Header { return fields(r.Trailer) }
+	}
+	return req
+}
+
+// asPassed gives a request over HTTP/1 the header it came with.
+func asPassed(req *httpmsg.Request, as *passed, s *strict) *httpmsg.Request {
+	req.Header = as.Header
+	if as.Minor == 0 {
+		req.Header.Del("Upgrade") // RFC 9110 section 7.8
+	}
+	if req.Length < 0 {
+		req.Trailer = func() httpmsg.Header { return s.trailerOf(as) }
 	}
 	return req
 }

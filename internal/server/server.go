@@ -70,7 +70,7 @@ func (s *Server) Start(routes Routes) {
 		HTTP2:             http2Config(),
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 	}
-	s.fast = &fast{entrance: s.entrance, slow: newHandover(s.listeners[0].Addr()), base: s.base, conns: map[*fastConn]bool{}}
+	s.fast = &fast{entrance: s.entrance, slow: newHandover(s.listeners[0].Addr(), s.refuse), base: s.base, conns: map[*fastConn]bool{}}
 	s.serving.Go(func() { _ = s.http.Serve(s.fast.slow) }) // ends when it is shut down
 	for _, l := range s.listeners {
 		if s.options.TLS != nil && l.Addr().Network() != "unix" {
@@ -82,6 +82,13 @@ func (s *Server) Start(routes Routes) {
 			}
 		})
 	}
+}
+
+// refuse answers a request that cannot be read on a connection of net/http's.
+func (s *Server) refuse(conn net.Conn, err error) {
+	c := newFastConn(s.fast, conn)
+	defer c.cancel()
+	c.refuse(err)
 }
 
 // Switch replaces the routes; requests under way keep the old ones.

@@ -95,13 +95,23 @@ func wire(conn net.Conn) net.Conn {
 type tlsKey struct{}
 
 // connContext is for [http.Server.ConnContext]: net/http knows nothing of the
-// TLS below an HTTP/2 connection of ours.
+// TLS below an HTTP/2 connection of ours, and forgets what a head looked like.
 func connContext(ctx context.Context, conn net.Conn) context.Context {
-	if c, ok := conn.(*http2Conn); ok && c.tls != nil {
-		return context.WithValue(ctx, tlsKey{}, c.tls)
+	switch c := conn.(type) {
+	case *http2Conn:
+		if c.tls != nil {
+			return context.WithValue(ctx, tlsKey{}, c.tls)
+		}
+	case *handed:
+		return context.WithValue(ctx, strictKey{}, c.in)
+	case *handedTLS:
+		return context.WithValue(ctx, strictKey{}, c.in)
 	}
 	return ctx
 }
+
+// strictKey is the context key of an HTTP/1 connection's *strict.
+type strictKey struct{}
 
 // setTLS sets r.TLS if net/http could not.
 func setTLS(r *http.Request) {

@@ -19,7 +19,7 @@ type exchanged struct {
 	request string
 	old     bool // over HTTP/1.0
 	ends    bool // the client has it end the connection
-	fast    bool // for the fast path alone: net/http does not take it
+	odd     bool // nothing that net/http, whose client speaks HTTP/2, can say
 	answer  string
 	closes  bool // the node closes behind its answer
 }
@@ -38,7 +38,7 @@ func (g generator) exchange(id string, last bool) *exchanged {
 	x := &exchanged{id: id, method: pick(g, "GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "get", "M-SEARCH", "BREW!", "x")}
 	target := g.target()
 	_, err := url.ParseRequestURI(target)
-	x.fast = err != nil // net/http insists on what net/url takes
+	x.odd = err != nil // it insists on what net/url takes
 	fields := g.fields("X-Req", "x-req", "X-REQ")
 	version := "HTTP/1.1"
 	switch {
@@ -59,15 +59,14 @@ func (g generator) exchange(id string, last bool) *exchanged {
 	}
 	fields = g.insert(fields, pick(g, "Host: h.example", "host:h", "HOST: [::1]:8081", "Host: h:80", "Host: "))
 	fields = g.insert(fields, "X-Case: "+id)
-	// net/http adds a Cache-Control of its own to the first, and is stricter than
-	// RFC 9112 section 2.2 with the second.
-	x.fast = x.fast || slices.ContainsFunc(fields, func(f string) bool {
+	// It adds a Cache-Control of its own.
+	x.odd = x.odd || slices.ContainsFunc(fields, func(f string) bool {
 		name, value, _ := strings.Cut(f, ":")
 		return name == "Pragma" && strings.TrimSpace(value) == "no-cache"
 	})
 	x.request = x.method + " " + target + " " + version + "\r\n" + strings.Join(fields, "\r\n") + "\r\n\r\n" + body
 	if g.IntN(20) == 0 {
-		x.request, x.fast = "\r\n"+x.request, true
+		x.request, x.odd = "\r\n"+x.request, true
 	}
 	g.answer(x, last)
 	return x

@@ -1,0 +1,244 @@
+package server
+
+import (
+	"errors"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/micro/sidecar/internal/http1"
+	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/tunnel"
+)
+
+// strict is the reading side of a connection that net/http serves over HTTP/1.
+// net/http is more lenient than http1 (folded fields, bare LF, a length beside
+// a transfer coding), and forgets the order and spelling of names. So http1
+// reads first: net/http gets the heads that pass as they came, and chunked
+// bodies framed anew; what it forgets is kept for the handlers.
+type strict struct {
+	src    *tunnel.Conn
+	in     *http1.Reader
+	refuse func(error) // answers a head that does not pass, and waits a moment
+
+	out      []byte // what net/http has yet to read
+	offered  bool   // the last request offered to switch protocols
+	ahead    int    // bytes of the next head that net/http has read already: 0 or 1
+	inBody   bool
+	body     http1.Body
+	now      *passed     // the request whose body it is
+	piece    []byte      // of a chunked body; made when there is one
+	err      error       // nothing follows it
+	switched atomic.Bool // see raw
+
+	mu       sync.Mutex
+	heads    []*passed    // passed on, and not taken by a handler
+	nonsense *http1.Error // what is wrong with the last body
+}
+
+// passed is a request that was passed on to net/http.
+type passed struct {
+	http1.Request
+	shown   string         // the target that net/http was given
+	trailer httpmsg.Header // there when the body has ended
+}
+
+// errRefused passes for a client that takes too long: net/http then closes the
+// connection without a word.
+var errRefused error = os.ErrDeadlineExceeded
+
+func newStrict(src *tunnel.Conn, refuse func(error)) *strict {
+	s := &strict{src: src, refuse: refuse}
+	s.in = http1.NewReader(src)
+	return s
+}
+
+// Read is net/http's, and that of the tunnel that the connection may become.
+// There is one at a time.
+func (s *strict) Read(p []byte) (int, error) {
+	if s.switched.Load() {
+		return s.rest(p)
+	}
+	for {
+		switch {
+		case len(p) == 0:
+			return 0, nil
+		case len(s.out) > 0:
+			n := copy(p, s.out)
+			s.out = s.out[n:]
+			return n, nil
+		case s.err != nil:
+			return 0, s.err
+		case s.inBody:
+			if n, err := s.readBody(p); n > 0 || err != nil {
+				return n, err
+			}
+		case len(p) == 1 && s.ahead == 0:
+			return s.peek(p)
+		default:
+			if err := s.head(); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// peek gives net/http the first byte of what follows a request: it reads a
+// single one while a handler runs, to see whether the client is still there.
+// Nothing is known then about what it belongs to, a request or what an upgrade
+// leads to.
+func (s *strict) peek(p []byte) (int, error) {
+	for {
+		if err := s.in.Wait(); err != nil {
+			return 0, err
+		}
+		if p[0] = s.in.Buffered()[0]; s.offered || !isLineEnd(p[0]) {
+			s.ahead = 1
+			return 1, nil
+		}
+		// An empty line in front of a request is passed over (RFC 9112 section 2.2).
+		if _, err := s.in.Read(p); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func isLineEnd(c byte) bool { return c == '\r' || c == '\n' }
+
+// head passes the next head on.
+func (s *strict) head() error {
+	one := &passed{}
+	text, err := s.next(one)
+	if nonsense := (*http1.Error)(nil); errors.As(err, &nonsense) || errors.Is(err, http1.ErrHeadTooLarge) {
+		s.refuse(err)
+		s.err = errRefused
+		return s.err
+	}
+	if err != nil {
+		return err
+	}
+	one.shown = one.Target
+	if _, err := url.ParseRequestURI(one.Target); err != nil && one.Target[0] == '/' {
+		// To net/http it is no path; that it is one of the sidecar's own is out
+		// of the question.
+		one.shown = "/"
+		text = text[:len(one.Method)+1] + one.shown + text[len(one.Method)+1+len(one.Target):]
+	}
+	s.out, s.ahead, s.offered = []byte(text)[s.ahead:], 0, one.Upgrade != ""
+	s.mu.Lock()
+	s.heads = append(s.heads, one)
+	s.mu.Unlock()
+	if one.Length != 0 {
+		s.inBody, s.now = true, one
+		s.body.Reset(s.in, one.Length)
+	}
+	return nil
+}
+
+// next reads a head.
+func (s *strict) next(one *passed) (text string, err error) {
+	if s.ahead > 0 && isLineEnd(s.in.Buffered()[0]) {
+		return "", &http1.Error{Reason: "an empty line behind an upgrade that was refused"}
+	}
+	if text, err = s.in.ReadHead(); err == nil {
+		err = http1.ParseRequest(text, &one.Request)
+	}
+	return text, err
+}
+
+// readBody passes a piece of a body on. One whose length is known goes as it
+// is, a chunked one by way of out.
+func (s *strict) readBody(p []byte) (n int, err error) {
+	chunked := s.now.Length == http1.Chunked
+	if chunked {
+		if s.piece == nil {
+			s.piece = make([]byte, together)
+		}
+		p = s.piece
+	}
+	n, err = s.body.Read(p)
+	ended := s.body.Ended()
+	if ended {
+		s.inBody, err = false, nil
+		s.mu.Lock()
+		s.now.trailer = s.body.Trailer()
+		s.mu.Unlock()
+	}
+	if !chunked {
+		return n, err
+	}
+	s.out = s.out[:0]
+	if n > 0 {
+		s.out = append(append(http1.AppendChunkSize(s.out, n), p[:n]...), "\r\n"...)
+	}
+	if ended {
+		s.out = http1.AppendLastChunk(s.out, s.body.Trailer())
+	}
+	if nonsense := (*http1.Error)(nil); errors.As(err, &nonsense) {
+		// An error would be a client that has gone to net/http, which ends the
+		// request then: it gets a body that is malformed to it, too.
+		s.out = append(s.out, "malformed\r\n"...)
+		s.inBody, s.err, err = false, errRefused, nil
+		s.mu.Lock()
+		s.nonsense = nonsense
+		s.mu.Unlock()
+	}
+	return 0, err
+}
+
+// problem is what is wrong with a body that was read, if anything is.
+func (s *strict) problem() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nonsense == nil {
+		return nil
+	}
+	return s.nonsense
+}
+
+// raw ends the reading of requests: what follows is the business of whoever
+// switched protocols.
+func (s *strict) raw() { s.switched.Store(true) }
+
+// rest reads what was not passed on, and then past the codec.
+func (s *strict) rest(p []byte) (int, error) {
+	if len(s.out) > 0 {
+		n := copy(p, s.out)
+		s.out = s.out[n:]
+		return n, nil
+	}
+	if s.ahead > 0 { // net/http has it, and gives it with the connection
+		var one [1]byte
+		s.ahead = 0
+		if _, err := s.in.Read(one[:]); err != nil {
+			return 0, err
+		}
+	}
+	return s.in.Read(p)
+}
+
+// left is how much rest can read without the client.
+func (s *strict) left() int { return len(s.out) + len(s.in.Buffered()) - s.ahead + s.src.Buffered() }
+
+// take returns what was passed on of a request that net/http has made of it,
+// nil when there is nothing.
+func (s *strict) take(method, target string) *passed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.heads) > 0 {
+		one := s.heads[0]
+		s.heads = s.heads[1:]
+		if one.Method == method && one.shown == target {
+			return one
+		}
+	}
+	return nil
+}
+
+// trailerOf returns the trailer of a request whose body has ended.
+func (s *strict) trailerOf(one *passed) httpmsg.Header {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return one.trailer
+}
