@@ -203,23 +203,35 @@ func (s *strict) raw() { s.switched.Store(true) }
 
 // rest reads what was not passed on, and then past the codec.
 func (s *strict) rest(p []byte) (int, error) {
-	if len(s.out) > 0 {
+	switch {
+	case len(s.out) > 0:
 		n := copy(p, s.out)
 		s.out = s.out[n:]
 		return n, nil
-	}
-	if s.ahead > 0 { // net/http has it, and gives it with the connection
+	case s.in == nil:
+		return s.src.Read(p)
+	case s.ahead > 0: // net/http has it, and gives it with the connection
 		var one [1]byte
 		s.ahead = 0
 		if _, err := s.in.Read(one[:]); err != nil {
 			return 0, err
 		}
 	}
-	return s.in.Read(p)
+	if len(s.in.Buffered()) > 0 {
+		return s.in.Read(p)
+	}
+	s.in, s.out, s.piece = nil, nil, nil // a tunnel may last: it needs none
+	return s.src.Read(p)
 }
 
 // left is how much rest can read without the client.
-func (s *strict) left() int { return len(s.out) + len(s.in.Buffered()) - s.ahead + s.src.Buffered() }
+func (s *strict) left() int {
+	n := len(s.out) + s.src.Buffered()
+	if s.in != nil {
+		n += len(s.in.Buffered()) - s.ahead
+	}
+	return n
+}
 
 // take returns what was passed on of a request that net/http has made of it,
 // nil when there is nothing.
