@@ -37,7 +37,7 @@ func splitAddress(address string) (host, port string, err error) {
 	if isIP(address) {
 		return address, "", nil
 	}
-	if strings.HasPrefix(address, UnixPrefix) {
+	if strings.HasPrefix(address, UnixPrefix) || address[0] == '/' {
 		return address, "", CheckUnix(address)
 	}
 	if rest, bracket := strings.CutPrefix(address, "["); bracket {

@@ -64,6 +64,7 @@ func TestDecodeAddresses(t *testing.T) {
 		{`"Address":"unix:app.sock"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:app.sock"`},
 		{`"Address":"unix:"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:"`},
 		{`"Address":"unix:/"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:/"`},
+		{`"Address":"/run/app.sock"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "/run/app.sock"`},
 		{`"Address":"unix:/a\nb"`, "", 0, `Nodes[0].Address: expected unix:/PATH, the path of a socket of at most 107 bytes, got "unix:/a\nb"`},
 		{`"Address":"127.0.0.1:9091","Port":9092`, "", 0, "Nodes[0].Port: expected the port of Address, 9091, or none, got 9092"},
 		{`"Address":"127.0.0.1"`, "", 0, "Nodes[0].Port: expected 1 to 65535, got none"},

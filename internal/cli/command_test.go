@@ -114,6 +114,11 @@ Say.Hello  Request{name string}  -         -
 		t.Errorf("get prints %+v as JSON", versions)
 	}
 
+	works(t, d, env, "register", "service", `{"name":"socket","nodes":[{"id":"s","address":"unix:/run/s.sock"}]}`)
+	if got, want := works(t, d, env, "get", "service", "socket"), "s     unix:/run/s.sock  -     -\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("get prints\n%s\nwant at the end\n%s", got, want)
+	}
+
 	works(t, d, env, "deregister", "service", `{"name":"greeter","nodes":[{"id":"g-1"},{"id":"none"}]}`)
 	if got := works(t, d, env, "get", "service", "greeter"); strings.Contains(got, "g-1") || !strings.Contains(got, "g-2") {
 		t.Errorf("after deregister: %s", got)

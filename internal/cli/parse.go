@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -280,11 +281,17 @@ func parseEngineAddress(s string) (string, error) {
 	return s, nil
 }
 
-// parseProbeURL takes an http or https URL.
+// parseProbeURL takes an http or https URL, or one with a unix socket in it.
 func parseProbeURL(s string) (string, error) {
+	if path, probe, ok := health.Unix(s); ok {
+		if _, err := url.Parse(probe); err != nil || registry.CheckUnix(registry.UnixPrefix+path) != nil {
+			return "", expected(s, "http://unix:/PATH:/URL, such as http://unix:/run/app.sock:/health")
+		}
+		return s, nil
+	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || badPort(u) {
-		return "", expected(s, "an http or https URL, such as http://127.0.0.1:9090/health")
+		return "", expected(s, "an http or https URL, such as http://127.0.0.1:9090/health or http://unix:/run/app.sock:/health")
 	}
 	return s, nil
 }

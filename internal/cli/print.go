@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -51,7 +52,7 @@ func printService(out io.Writer, name string, versions []registry.Service) error
 		}
 		fmt.Fprint(w, "\nNODE\tADDRESS\tPORT\tMETADATA\n")
 		for _, n := range v.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", visible(n.ID), visible(n.Address), n.Port, metadataText(n.Metadata))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", visible(n.ID), visible(n.Address), portText(n.Port), metadataText(n.Metadata))
 		}
 		if len(v.Endpoints) > 0 {
 			fmt.Fprint(w, "\nENDPOINT\tREQUEST\tRESPONSE\tMETADATA\n")
@@ -61,6 +62,14 @@ func printService(out io.Writer, name string, versions []registry.Service) error
 		}
 	}
 	return w.Flush()
+}
+
+// portText writes a node's port; one on a unix socket has none.
+func portText(port int) string {
+	if port == 0 {
+		return "-"
+	}
+	return strconv.Itoa(port)
 }
 
 // shape writes a value's form on one line: "Request{name string, tags []string}".

@@ -122,7 +122,7 @@ func appSettings() []*setting {
 		},
 		{
 			name: "healthcheck_url", env: []string{"MICRO_SIDECAR_HEALTHCHECK_URL"},
-			group: groupHealth, value: "URL", help: "answers 200 while the application is well",
+			group: groupHealth, value: "URL", help: "answers 200 while the application is well; on a socket http://unix:/PATH:/URL",
 			set: one(parseProbeURL, func(c *Config) *string { return &c.Sidecar.Healthcheck.URL }),
 		},
 		{
@@ -160,7 +160,7 @@ func limitSettings() []*setting {
 			set:  one(parseSelector, func(c *Config) *string { return &c.Sidecar.Selector }),
 		},
 		{
-			name: "client_retries", group: groupLimits, value: "N", def: "1", help: "further tries of a call that is safe to repeat",
+			name: "client_retries", group: groupLimits, value: "N", def: "1", help: "0: a call that did not reach its node is not sent to another",
 			set: one(parseInt(0, 100), func(c *Config) *int { return &c.Sidecar.Retries }),
 		},
 		{

@@ -7,13 +7,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
 // Check is an HTTP probe. Healthy is an answer with status 200 within Timeout.
 type Check struct {
-	URL      string
+	URL      string        // http or https; http://unix:/PATH:/PATH-OF-URL looks at a unix socket
 	Interval time.Duration // from the end of one probe to the begin of the next
 	Timeout  time.Duration
 	Fall     int // failures in a row after which a healthy application is not
@@ -37,10 +39,33 @@ type Prober struct {
 // New makes a prober. Each probe opens a connection of its own: one that was
 // kept alive would say nothing about whether the application still listens.
 func New(c Check) *Prober {
+	transport := &http.Transport{DisableKeepAlives: true, Proxy: nil}
+	if path, url, ok := Unix(c.URL); ok {
+		c.URL = url
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", path)
+		}
+	}
 	return &Prober{check: c, client: &http.Client{
-		Transport:     &http.Transport{DisableKeepAlives: true, Proxy: nil},
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// Unix takes apart the URL of a probe on a unix socket, spelled as nginx does:
+// "http://unix:/run/app.sock:/health" is "http://localhost/health" asked on
+// /run/app.sock. The last ":/" divides the two paths; without it the URL's is "/".
+func Unix(probe string) (path, url string, ok bool) {
+	path, ok = strings.CutPrefix(probe, "http://unix:")
+	if !ok || !strings.HasPrefix(path, "/") {
+		return "", "", false
+	}
+	target := "/"
+	if at := strings.LastIndex(path, ":/"); at > 0 {
+		path, target = path[:at], path[at+1:]
+	}
+	return path, "http://localhost" + target, true
 }
 
 // Probe looks once.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -49,6 +50,39 @@ func TestProbeWithoutAnswer(t *testing.T) {
 	l.Close()
 	if r := p.Probe(t.Context()); r.Err == nil || r.Status != 0 {
 		t.Errorf("a dead application: %+v", r)
+	}
+}
+
+// The application may listen on a unix socket.
+func TestProbeOnUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "") // a test's own folder may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := dir + "/app.sock"
+	probe := func(url string) Result {
+		t.Helper()
+		return New(Check{URL: url, Timeout: 10 * time.Second}).Probe(t.Context())
+	}
+	if r := probe("http://unix:" + socket); r.Err == nil || r.Status != 0 {
+		t.Errorf("a socket that is not there: %+v", r)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "localhost" || r.URL.String() != "/health?of=app" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})}}
+	s.Start()
+	t.Cleanup(s.Close)
+	for url, want := range map[string]int{":/health?of=app": 200, ":/": 404, "": 404} {
+		if r := probe("http://unix:" + socket + url); r.Status != want {
+			t.Errorf("%q: %+v, want %d", url, r, want)
+		}
 	}
 }
 

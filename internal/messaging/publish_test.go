@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -172,6 +173,37 @@ func TestRefusals(t *testing.T) {
 		}
 		if response.StatusCode == 426 && response.Header.Get("Upgrade") != "websocket" {
 			t.Errorf("426 with Upgrade: %q", response.Header.Get("Upgrade"))
+		}
+	}
+}
+
+// HTTP/2 has no field Upgrade, and clients reset the stream of an answer with
+// it: what was wrong must be readable all the same.
+func TestSubscribeOverHTTP2(t *testing.T) {
+	m := serve(t, nil).Messaging
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	server := httptest.NewUnstartedServer(m)
+	server.Config.Protocols = &protocols
+	server.Start()
+	t.Cleanup(server.Close)
+	transport := &http.Transport{Protocols: &protocols}
+	t.Cleanup(transport.CloseIdleConnections)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/broker?topic=a", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusUpgradeRequired || response.ProtoMajor != 2 {
+		t.Errorf("%s %s, want 426 over HTTP/2", response.Proto, response.Status)
+	}
+	for _, name := range []string{"Upgrade", "Connection"} {
+		if values := response.Header.Values(name); values != nil {
+			t.Errorf("%s: %q over HTTP/2", name, values)
 		}
 	}
 }

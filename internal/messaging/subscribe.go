@@ -20,9 +20,12 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request) error
 		return err
 	}
 	if !socket.Wanted(r) {
-		// RFC 9110 section 15.5.22: 426 names what to upgrade to.
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
+		// RFC 9110 section 15.5.22: 426 names what to upgrade to. HTTP/2 has no
+		// such fields, and clients reset an answer with them (RFC 9113 section 8.2.2).
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Connection", "Upgrade")
+		}
 		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; to publish, use POST")
 	}
 	s := newSubscriber(m, q)

@@ -10,8 +10,9 @@ import (
 	"github.com/micro/sidecar/internal/transport"
 )
 
-// answer streams a node's answer to the client.
-func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
+// answer streams the node's answer to the client.
+func (p *passage) answer() error {
+	resp, w := p.resp, p.w
 	defer resp.Body.Close()
 	grpc := resp.Length < 0 && transport.GRPCMessage(resp.Header)
 	w.Reason(resp.Reason)
@@ -19,7 +20,7 @@ func answer(resp *httpmsg.Response, w httpmsg.ResponseWriter) error {
 		return httpmsg.ErrAborted
 	}
 	if err := copyBody(w, resp.Body); err != nil {
-		return cutOff(grpc, w, err)
+		return cutOff(grpc, w, p.outOfTime(err))
 	}
 	if resp.Trailer == nil {
 		return nil

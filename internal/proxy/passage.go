@@ -23,6 +23,7 @@ type passage struct {
 	out  httpmsg.Request // r as the node gets it
 	wish transport.Forwarding
 	node *discovery.Node
+	sent time.Time // when node was chosen
 	resp *httpmsg.Response
 
 	headed  func()                                       // called when the answer has begun, or never will; may be nil
@@ -48,8 +49,8 @@ func (p *passage) begin(h *Handler, r *httpmsg.Request, w httpmsg.ResponseWriter
 	p.out = *r
 	p.out.Header = outgoing(header, r)
 	p.out.Trailers = r.Header.HasToken("TE", "trailers")
-	if r.Trailer != nil {
-		p.out.Trailer = func() httpmsg.Header { return endToEnd(nil, r.Trailer(), token) }
+	if trailer := r.Trailer; trailer != nil { // r may be the next request when it is asked for
+		p.out.Trailer = func() httpmsg.Header { return endToEnd(nil, trailer(), token) }
 	}
 }
 
@@ -79,13 +80,12 @@ func (p *passage) run(ctx context.Context, service *discovery.Service) error {
 	if p.resp.Conn != nil {
 		return upgrade(ctx, p.resp, p.w)
 	}
-	return answer(p.resp, p.w)
+	return p.answer()
 }
 
 // try sends the request to a node.
 func (p *passage) try(n *discovery.Node) (time.Duration, error) {
-	p.node = n
-	begun := time.Now()
+	p.node, p.sent = n, time.Now()
 	var err error
 	p.resp, err = p.h.Transport.Forward(p.ctx, n.Peer, &p.out, &p.wish)
 	_, uploading := p.out.Body.(*watchedBody)
@@ -93,11 +93,11 @@ func (p *passage) try(n *discovery.Node) (time.Duration, error) {
 	case err == nil && uploading:
 		return 0, refuse(p.r, n.Addr, p.resp) // the client had its share in the time
 	case err == nil:
-		return time.Since(begun), refuse(p.r, n.Addr, p.resp)
+		return time.Since(p.sent), refuse(p.r, n.Addr, p.resp)
 	case errors.Is(err, context.DeadlineExceeded):
-		return time.Since(begun), err // to the node's account
+		return time.Since(p.sent), err // to the node's account
 	}
-	return 0, err
+	return 0, p.outOfTime(err)
 }
 
 // inform passes a 1xx on; a client that is gone is noticed with the real answer.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
-	"github.com/micro/sidecar/internal/transport"
 )
 
 // patience is the wait for a node to begin its answer. It stands still while
@@ -29,16 +28,6 @@ type patience struct {
 func (p *patience) watch(r *httpmsg.Request) io.Reader {
 	p.begin()
 	return &watchedBody{r.Body, p}
-}
-
-// isHere reports whether a request's body need not be waited for: it is sent
-// with the head.
-func isHere(r *httpmsg.Request) bool {
-	if r.Length == 0 {
-		return true
-	}
-	b, ok := r.Body.(interface{ Here() int })
-	return ok && r.Length > 0 && r.Length <= transport.Together && int64(b.Here()) >= r.Length
 }
 
 // errTimeout ends a request whose node did not go on in time.

@@ -53,7 +53,7 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 
 // forward passes r on to one of the nodes of service.
 func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
-	if !isHere(r) {
+	if !transport.WithHead(r) {
 		return h.stream(ctx, service, r, w)
 	}
 	p := passages.Get().(*passage)
@@ -64,7 +64,7 @@ func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *ht
 	return err
 }
 
-// stream is forward for a request whose body is still to come.
+// stream is forward for a request whose body may be read after the answer.
 func (h *Handler) stream(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	// The request's own context ends when the client goes away; ours also when
 	// the node takes too long to go on.

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,5 +187,40 @@ func TestHalfAHeadDoesNotDelayTheEnd(t *testing.T) {
 	}
 	if took := time.Since(begun); took > 2*time.Second {
 		t.Errorf("it took %v", took)
+	}
+}
+
+// readDeadline is a connection that remembers its deadline for reading.
+type readDeadline struct {
+	net.Conn
+	at atomic.Pointer[time.Time]
+}
+
+func (c *readDeadline) SetReadDeadline(at time.Time) error {
+	c.at.Store(&at)
+	return c.Conn.SetReadDeadline(at)
+}
+
+// A connection is not kept without end because its last request had a body that
+// nobody wanted.
+func TestIdleConnectionsEndAfterUnwantedBodies(t *testing.T) {
+	s := start(t, routes{serve: func(_ context.Context, _ *httpmsg.Request, w httpmsg.ResponseWriter) error {
+		return w.Head(204, nil, 0)
+	}})
+	client, server := net.Pipe()
+	defer client.Close()
+	conn := &readDeadline{Conn: server}
+	s.fast.serve(conn)
+	in := bufio.NewReader(client)
+	for range 2 {
+		fmt.Fprint(client, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 204 || resp.Close {
+			t.Fatal(resp, err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); conn.at.Load().IsZero(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the idle connection has no deadline")
+		}
 	}
 }

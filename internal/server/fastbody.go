@@ -60,7 +60,8 @@ func (b *fastBody) complete() bool {
 	if _, err := io.Copy(io.Discard, b); err != nil {
 		return false
 	}
-	return b.c.conn.SetReadDeadline(time.Time{}) == nil
+	b.c.noDeadline()
+	return true
 }
 
 // finish ends all reading and reports whether the body was read to its end.

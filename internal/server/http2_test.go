@@ -177,6 +177,40 @@ func TestFieldsThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// A block of fields that is much too large is not looked at to its end: a few
+// bytes can stand for very much. The next one is.
+func TestFieldsWithoutEnd(t *testing.T) {
+	var block bytes.Buffer
+	encode := func(name, value string) {
+		if err := hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: name, Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	encode("x", strings.Repeat("a", 4000))
+	const again = "\xbe" // the newest field of the table
+	block.WriteString(strings.Repeat(again, maxBlock/4000))
+	encode(":path", "bad path") // nobody gets here
+	var f fieldCheck
+	f.init()
+	if malformed, err := f.add(block.Bytes(), true); malformed || err != nil {
+		t.Errorf("a block of %d bytes was read to its end: %v, %v", block.Len(), malformed, err)
+	}
+	block.Reset()
+	encode(":path", "bad path")
+	if malformed, err := f.add(block.Bytes(), true); !malformed || err != nil {
+		t.Errorf("the block behind it was not looked at: %v, %v", malformed, err)
+	}
+
+	s := start(t, routes{})
+	c := s.raw(t)
+	if err := c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: append(c.fields(get("x: "+strings.Repeat("a", 4000))...), strings.Repeat(again, 40)...), EndHeaders: true, EndStream: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.result(1); got != "431" {
+		t.Errorf("a request with %d bytes of fields got %s", 41*4000, got)
+	}
+}
+
 // What the handlers see of a request, and the client of the answer.
 func TestHTTP2Messages(t *testing.T) {
 	s := start(t, routes{serve: func(_ context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {

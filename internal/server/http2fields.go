@@ -15,12 +15,18 @@ import (
 type fieldCheck struct {
 	decoder *hpack.Decoder
 
+	size      uint32 // of the block's fields so far, as the protocol counts it
 	bad       bool
 	authority string
 	host      string
 	length    bool
 	te        bool
 }
+
+// maxBlock is the size of fields up to which a block is looked at. net/http
+// refuses smaller ones; in a few bytes that refer to a large field of the table
+// there may be thousands of times as much to look at.
+const maxBlock = 2 * http1.MaxHead
 
 // headerTable is the size of HPACK's table for what the client sends: the one
 // that holds when nothing else was said, as net/http says nothing.
@@ -46,11 +52,16 @@ func (f *fieldCheck) add(part []byte, last bool) (malformed bool, err error) {
 	}
 	malformed = f.bad || f.host != "" && f.authority != "" && !strings.EqualFold(f.host, f.authority)
 	*f = fieldCheck{decoder: f.decoder}
+	f.decoder.SetEmitEnabled(true)
 	return malformed, nil
 }
 
 // note looks at a field.
 func (f *fieldCheck) note(field hpack.HeaderField) {
+	if f.size += field.Size(); f.size > maxBlock {
+		f.decoder.SetEmitEnabled(false) // for the rest of the block
+		return
+	}
 	switch name, value := field.Name, field.Value; name {
 	case ":method":
 		f.require(http1.IsToken(value))

@@ -296,20 +296,19 @@ func TestNoReadsAfterTheAnswer(t *testing.T) {
 }
 
 func TestHintsEndWithTheAnswer(t *testing.T) {
-	writer := make(chan httpmsg.ResponseWriter, 1)
 	s := start(t, routes{serve: func(_ context.Context, _ *httpmsg.Request, w httpmsg.ResponseWriter) error {
 		if err := w.Informational(103, httpmsg.Header{{Name: "Link", Value: "</a>"}}); err != nil {
 			t.Error(err)
 		}
-		writer <- w
-		return w.Head(204, nil, -1)
+		err := w.Head(204, nil, -1)
+		if late := w.Informational(103, nil); !errors.Is(late, errAnswered) {
+			t.Errorf("a late hint: %v", late)
+		}
+		return err
 	}})
 	got, _ := s.talk(t, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
 	if got != "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n" {
 		t.Errorf("got %q", got)
-	}
-	if err := (<-writer).Informational(103, nil); !errors.Is(err, errAnswered) {
-		t.Errorf("a late hint: %v", err)
 	}
 }
 

@@ -53,6 +53,9 @@ func (c *fastConn) handshake() bool {
 	}
 	state := conn.ConnectionState()
 	if state.NegotiatedProtocol == protoHTTP2 {
+		if !c.state.CompareAndSwap(idle, active) {
+			return false // closed by drain, which from here on leaves it alone
+		}
 		c.taken = c.f.slow.putHTTP2(conn, nil, &state)
 		return false
 	}

@@ -255,7 +255,7 @@ func compare(want, got []seen, way string) string {
 
 // requestView is all of a request that must be the same.
 func requestView(m *message) string {
-	const way = "fast" // both are
+	const way = "fast"                 // both are
 	line, _, _ := cutLast(m.line, " ") // each side speaks its own version
 	host := m.value("Host")
 	fields := end2end(m, way, "Host", "Expect", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")

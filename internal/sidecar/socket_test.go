@@ -161,18 +161,15 @@ func TestWebSocketPeers(t *testing.T) {
 
 // checkGo is the client's part over coder/websocket.
 func checkGo(t *testing.T, url, way string) {
-	conn := openGo(t, url, way)
+	plain := openGo(t, url, way, websocket.CompressionDisabled)
+	echoed(t, plain, 16<<20)
+	_ = plain.CloseNow()
+	conn := openGo(t, url, way, websocket.CompressionContextTakeover)
 	if conn.Subprotocol() != "chat" {
 		t.Errorf("subprotocol %q", conn.Subprotocol())
 	}
-	for _, size := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20, 16 << 20} {
-		text := bytes.Repeat([]byte("\xff0123456789abcdef"), size/17+1)[:size]
-		if err := conn.Write(t.Context(), websocket.MessageBinary, text); err != nil {
-			t.Fatal(err)
-		}
-		if kind, b, err := conn.Read(t.Context()); err != nil || kind != websocket.MessageBinary || !bytes.Equal(b, text) {
-			t.Fatalf("%d bytes came back as %d, %v", size, len(b), err)
-		}
+	for _, size := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20} {
+		echoed(t, conn, size)
 	}
 	w, err := conn.Writer(t.Context(), websocket.MessageText)
 	if err != nil {
@@ -203,7 +200,7 @@ func checkGo(t *testing.T, url, way string) {
 		if code == websocket.StatusNoStatusRcvd {
 			ask = "close"
 		}
-		conn := openGo(t, url, way)
+		conn := openGo(t, url, way, websocket.CompressionDisabled)
 		if err := conn.Write(t.Context(), websocket.MessageText, []byte(ask)); err != nil {
 			t.Fatal(err)
 		}
@@ -211,12 +208,12 @@ func checkGo(t *testing.T, url, way string) {
 		if _, _, err := conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != code || closed.Reason != reason {
 			t.Errorf("%s: ended with %v", ask, err)
 		}
-		conn = openGo(t, url, way)
+		conn = openGo(t, url, way, websocket.CompressionDisabled)
 		if err := conn.Close(code, reason); err != nil { // waits for the other side's
 			t.Errorf("close with %d %q: %v", code, reason, err)
 		}
 	}
-	conn = openGo(t, url, way)
+	conn = openGo(t, url, way, websocket.CompressionDisabled)
 	if err := conn.Write(t.Context(), websocket.MessageText, []byte("drop")); err != nil {
 		t.Fatal(err)
 	}
@@ -225,8 +222,20 @@ func checkGo(t *testing.T, url, way string) {
 	}
 }
 
+// echoed sends a message of the size and has it back.
+func echoed(t *testing.T, conn *websocket.Conn, size int) {
+	t.Helper()
+	text := bytes.Repeat([]byte("\xff0123456789abcdef"), size/17+1)[:size]
+	if err := conn.Write(t.Context(), websocket.MessageBinary, text); err != nil {
+		t.Fatal(err)
+	}
+	if kind, b, err := conn.Read(t.Context()); err != nil || kind != websocket.MessageBinary || !bytes.Equal(b, text) {
+		t.Fatalf("%d bytes came back as %d, %v", size, len(b), err)
+	}
+}
+
 // openGo connects, by an absolute-form target over net/http's way.
-func openGo(t *testing.T, address, way string) *websocket.Conn {
+func openGo(t *testing.T, address, way string, compression websocket.CompressionMode) *websocket.Conn {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
 	if way != "fast" {
@@ -237,7 +246,7 @@ func openGo(t *testing.T, address, way string) *websocket.Conn {
 		transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", Host: u.Host})
 	}
 	conn, _, err := websocket.Dial(t.Context(), address, &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"other", "chat"}, CompressionMode: websocket.CompressionContextTakeover,
+		HTTPClient: &http.Client{Transport: transport}, Subprotocols: []string{"other", "chat"}, CompressionMode: compression,
 	})
 	if err != nil {
 		t.Fatal(err)

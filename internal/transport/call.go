@@ -153,7 +153,7 @@ func (t *trip) end() {
 // post makes one exchange, reads the whole answer and has the result found in
 // it. What makes no sense to read is the node's error.
 func (c *Client) post(ctx context.Context, peer discovery.Peer, t *trip, body []byte, read func(*httpmsg.Response, []byte) ([]byte, error)) ([]byte, error) {
-	t.lasting = len(body) > Together/2 || peer.HTTP2 || peer.TLS
+	t.lasting = len(body) > together || peer.HTTP2 || peer.TLS
 	t.body.Reset(body)
 	t.request = httpmsg.Request{
 		Method: http.MethodPost, Target: "/", Host: authority(peer.Addr),

@@ -22,8 +22,8 @@ type Forwarding struct {
 	// is answered by reading the request's body, the second is an answer like
 	// any other. It is called from one goroutine, before Forward returns.
 	Informational func(status int, h httpmsg.Header)
-	// HeadTimeout bounds the wait for the answer's head; 0 means that the
-	// context alone does. It is for requests whose body is here already.
+	// HeadTimeout bounds the time until the answer's head is there; 0 means that
+	// the context alone does. It is for requests whose body is here already.
 	HeadTimeout time.Duration
 }
 
@@ -142,7 +142,7 @@ type exchange struct {
 
 	wrote      bool    // some of the request has left, or may have
 	bodyRead   bool    // it is in the head's buffer
-	unanswered bool    // it failed before any byte of an answer
+	unanswered bool    // the connection failed before any byte of an answer
 	sender     *sender // sends the body meanwhile; nil when it is all sent
 
 	answer   http1.Response
@@ -184,7 +184,7 @@ func (x *exchange) tie() {
 	if x.forward.HeadTimeout > 0 && !x.headed {
 		deadline = x.begun.Add(x.forward.HeadTimeout)
 	}
-	_ = c.SetReadDeadline(deadline) // fails on a closed connection only
+	_ = c.SetDeadline(deadline) // fails on a closed connection only
 	if x.ctx.Done() != nil {
 		x.release = context.AfterFunc(x.ctx, func() { _ = c.SetDeadline(aLongTimeAgo) })
 	}
@@ -193,20 +193,24 @@ func (x *exchange) tie() {
 // run sends the request and reads the answer's head. The caller closes the
 // connection when it fails.
 func (x *exchange) run() error {
-	x.conn.hurry(x.begun, x.ctx)
+	x.conn.hurry(x.ctx, x.begun)
 	err := x.send()
 	if err == nil {
 		err = x.receive()
 	}
-	if err != nil {
-		x.release()
+	if err == nil {
+		return nil
+	}
+	x.release()
+	if x.tied && errors.Is(err, os.ErrDeadlineExceeded) && x.ctx.Err() == nil {
+		err, x.unanswered = errSlow, false // the node is there, it may be at work
 	}
 	return err
 }
 
 // hurry sets a deadline for reading, near now, or at the context's. One that is
 // near enough is left as it is: setting it costs as much as a small read.
-func (c *conn) hurry(now time.Time, ctx context.Context) {
+func (c *conn) hurry(ctx context.Context, now time.Time) {
 	limit := now.Add(untied)
 	deadline, bounded := ctx.Deadline()
 	switch left := c.until.Sub(now); {
@@ -227,22 +231,19 @@ func (s *source) Read(p []byte) (int, error) {
 	x := &s.x
 	for {
 		n, err := s.Conn.Read(p)
-		switch {
-		case err == nil || x.tied:
-		case errors.Is(err, netio.ErrFull):
+		full := errors.Is(err, netio.ErrFull)
+		late := !x.tied && errors.Is(err, os.ErrDeadlineExceeded)
+		if !full && !late {
+			return n, err
+		}
+		if !x.tied {
 			x.tie()
+		}
+		if full {
 			if _, err := s.Write(s.out[s.Sent():]); err != nil {
 				return 0, err
 			}
-			continue
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			x.tie()
-			continue
 		}
-		if err != nil && x.tied && !x.headed && errors.Is(err, os.ErrDeadlineExceeded) && x.ctx.Err() == nil {
-			err = errSlow
-		}
-		return n, err
 	}
 }
 
@@ -323,8 +324,8 @@ func (x *exchange) answered() {
 func (x *exchange) begunAnswer() {
 	x.headed = true
 	if x.tied && x.forward.HeadTimeout > 0 {
-		_ = x.conn.SetReadDeadline(time.Time{}) // fails on a closed connection only
-		if x.ctx.Err() != nil {                 // and may just have said so
+		_ = x.conn.SetDeadline(time.Time{}) // fails on a closed connection only
+		if x.ctx.Err() != nil {             // and may just have said so
 			_ = x.conn.SetDeadline(aLongTimeAgo)
 		}
 	}

@@ -1,10 +1,15 @@
 package transport
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -67,7 +72,9 @@ func TestHeadTimeoutIsForTheHead(t *testing.T) {
 		t.Errorf("the body ended: %v", err)
 	case <-time.After(2 * f.HeadTimeout):
 		cancel()
-		<-got
+		if err := <-got; !errors.Is(err, context.Canceled) {
+			t.Errorf("a cancelled body: %v", err)
+		}
 	}
 }
 
@@ -130,5 +137,106 @@ func TestRequestThatIsHeldUpIsSent(t *testing.T) {
 	}
 	if n := w.connections(); n != 1 {
 		t.Errorf("%d connections were made", n)
+	}
+}
+
+// A node that is slow to answer is not sent the request once more because the
+// connection had been used before.
+func TestSlowRequestIsSentOnce(t *testing.T) {
+	var slow atomic.Int32
+	w := startWire(t, func(head, _ string) (string, bool) {
+		if strings.Contains(head, "/slow") {
+			slow.Add(1)
+			return "", true
+		}
+		return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true
+	})
+	c := newClient(t, Options{})
+	roundTrip(t, c, w.addr, get("/"))
+	_, err := c.Forward(t.Context(), at(w.addr), get("/slow"), &Forwarding{HeadTimeout: 2 * untied})
+	if n := slow.Load(); !errors.Is(err, errSlow) || n != 1 {
+		t.Errorf("sent %d times: %v", n, err)
+	}
+}
+
+// A node that does not even take the request is as slow as one that does not
+// answer.
+func TestHeadTimeoutIsForTheRequestToo(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := newClient(t, Options{})
+	p := c.pool(at(l.Addr().String()))
+	raw, err := c.dial(t.Context(), p.peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.(*net.TCPConn).SetWriteBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	p.put(newConn(p, raw))
+	r := get("/")
+	for range 100 { // more than the socket takes
+		r.Header.Add("A", strings.Repeat("a", 10<<10))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = c.Forward(ctx, p.peer, r, &Forwarding{HeadTimeout: 200 * time.Millisecond})
+	if !errors.Is(err, errSlow) || ctx.Err() != nil {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A request that was held up is sent even when the socket does not take all of
+// it at once.
+func TestLargeRequestThatIsHeldUpIsSent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int, 1)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer l.Close()
+	running.Go(func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		r, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			got <- -1
+			return
+		}
+		got <- len(r.Header["A"])
+		_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	})
+	c := newClient(t, Options{})
+	p := c.pool(at(l.Addr().String()))
+	raw, err := c.dial(t.Context(), p.peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.(*net.TCPConn).SetWriteBuffer(1); err != nil {
+		t.Fatal(err)
+	}
+	conn := newConn(p, raw)
+	conn.until = time.Now().Add(untied) // what is set is not what is believed to be
+	if err := conn.SetReadDeadline(aLongTimeAgo); err != nil {
+		t.Fatal(err)
+	}
+	p.put(conn)
+	r := get("/")
+	for range 100 {
+		r.Header.Add("A", strings.Repeat("a", 10<<10))
+	}
+	if res, _ := roundTrip(t, c, p.peer.Addr, r); res.Status != 204 {
+		t.Errorf("status %d", res.Status)
+	}
+	if n := <-got; n != 100 {
+		t.Errorf("%d fields came", n)
 	}
 }

@@ -60,7 +60,7 @@ func splitMethod(method string) (owner, name string, isPath bool, err error) {
 		at = strings.LastIndexByte(text, '.')
 	}
 	if at <= 0 || at == len(text)-1 || strings.Contains(text[:at], "/") {
-		return "", "", false, httpmsg.Errorf(http.StatusBadRequest, "method %q is none: Service.Method or package.Service/Method was expected", method)
+		return "", "", false, httpmsg.Errorf(http.StatusBadRequest, "method %q names no service: Service.Method or package.Service/Method was expected", method)
 	}
 	return text[:at], text[at+1:], isPath, nil
 }
@@ -120,6 +120,7 @@ type described struct {
 func (s *schema) describe(service protoreflect.ServiceDescriptor, types *dynamicpb.Types) {
 	s.name, s.methods = string(service.FullName()), map[string]described{}
 	methods := service.Methods()
+	whole := map[protoreflect.FullName]bool{} // types with nothing missing, which are not walked through again
 	for i := range methods.Len() {
 		d := methods.Get(i)
 		m := grpcMethod{
@@ -128,9 +129,12 @@ func (s *schema) describe(service protoreflect.ServiceDescriptor, types *dynamic
 		}
 		protobuf := m
 		m.codec = &dynamic{in: d.Input(), out: d.Output(), types: types}
-		missing := unresolved(d.Input(), map[protoreflect.FullName]bool{})
+		missing := unresolved(d.Input(), whole)
 		if missing == "" {
-			missing = unresolved(d.Output(), map[protoreflect.FullName]bool{})
+			missing = unresolved(d.Output(), whole)
+		}
+		if missing != "" {
+			clear(whole) // it holds types that led there
 		}
 		s.names = append(s.names, string(d.Name()))
 		s.methods[string(d.Name())] = described{json: &m, protobuf: &protobuf, missing: missing}

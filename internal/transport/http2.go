@@ -90,20 +90,22 @@ func fits(r *httpmsg.Request) error {
 
 // rewind2 is rewind for streams.
 func rewind2(r *httpmsg.Request) func(*h2stream) bool {
-	start := int64(0)
-	if body, ok := r.Body.(*bytes.Reader); ok {
-		start = body.Size() - int64(body.Len())
-	}
+	mark := markOf(r)
 	return func(s *h2stream) bool {
 		untouched := s.sender.refuse()
-		if all, ok := s.sender.all(); ok {
-			start, r.Body = 0, bytes.NewReader(all)
-		}
-		body, ok := r.Body.(*bytes.Reader) // it may have been put there by send
-		if !ok {
-			return untouched
+		body, inMemory := r.Body.(*bytes.Reader)
+		if !inMemory {
+			all, complete := s.sender.all()
+			if complete {
+				r.Body = bytes.NewReader(all)
+			}
+			return complete || untouched
 		}
 		s.sender.end()
+		start := int64(0) // of a body that was put there by send, or above
+		if body == mark.body {
+			start = mark.start
+		}
 		_, err := body.Seek(start, io.SeekStart)
 		return err == nil
 	}

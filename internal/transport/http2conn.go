@@ -132,6 +132,9 @@ func (c *h2conn) begin(timeout time.Duration) error {
 	if err := c.settings(settings); err != nil {
 		return err
 	}
+	if err := errors.Join(c.out.WriteSettingsAck(), c.buffer.Flush()); err != nil {
+		return err
+	}
 	return c.raw.SetDeadline(time.Time{})
 }
 
@@ -164,6 +167,27 @@ func (c *h2conn) full() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.limit == 0
+}
+
+// parting is why the connection takes no more requests, nil when it does. mu is
+// held.
+func (c *h2conn) parting() error {
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.goAway != "":
+		return errors.New("the node said " + c.goAway)
+	case c.last:
+		return errLast
+	}
+	return nil
+}
+
+// gone is parting for those who do not hold mu.
+func (c *h2conn) gone() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parting()
 }
 
 // dead reports whether the connection is closed.

@@ -22,7 +22,8 @@ type h2pool struct {
 
 // h2dial is a connection in the making, which any number of requests wait for.
 type h2dial struct {
-	done chan struct{} // closed when err is set
+	done chan struct{} // closed when one of the following is set
+	conn *h2conn
 	err  error
 }
 
@@ -33,6 +34,7 @@ var (
 	errClosed   = errors.New("the client is closed")
 	errGone     = errors.New("the pool is gone")
 	errNoStream = errors.New("the node allows no requests on its connections")
+	errLast     = errors.New("the connection takes no more requests")
 )
 
 // stream reserves a stream on a connection to the peer of p.
@@ -51,7 +53,7 @@ func (c *Client) stream(ctx context.Context, p *pool) (*h2conn, error) {
 
 // reserve finds or makes a connection that takes one more stream.
 func (h *h2pool) reserve(ctx context.Context, c *Client, p *pool) (*h2conn, error) {
-	for {
+	for useless := 0; ; {
 		h.mu.Lock()
 		for _, conn := range h.conns {
 			if conn.reserve() {
@@ -81,6 +83,11 @@ func (h *h2pool) reserve(ctx context.Context, c *Client, p *pool) (*h2conn, erro
 		}
 		if d.err != nil {
 			return nil, d.err
+		}
+		if err := d.conn.gone(); err != nil { // a node that ends them all would get them without end
+			if useless++; useless == attempts {
+				return nil, err
+			}
 		}
 	}
 }
@@ -114,6 +121,7 @@ func (h *h2pool) dial(c *Client, p *pool, d *h2dial) {
 		d.err = errNoStream
 	default:
 		h.conns = append(slices.DeleteFunc(h.conns, (*h2conn).dead), conn)
+		d.conn = conn
 	}
 }
 

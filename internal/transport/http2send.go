@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +19,9 @@ func (s *h2stream) send() error {
 	if w == nil {
 		return s.begin(nil)
 	}
-	waits := strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+	waits := waits(r)
 	var body []byte
-	if !waits && r.Length > 0 && r.Length <= Together && int64(here(r.Body)) >= r.Length {
+	if WithHead(r) {
 		body = make([]byte, r.Length)
 		if _, err := io.ReadFull(r.Body, body); err != nil {
 			w.fail(err)
@@ -145,7 +144,7 @@ func (w *h2sender) all() (body []byte, ok bool) {
 
 // keep keeps a piece of the body.
 func (w *h2sender) keep(p []byte, end bool) {
-	if w.lost || len(w.kept)+len(p) > Together {
+	if w.lost || len(w.kept)+len(p) > together {
 		w.kept, w.lost = nil, true
 		return
 	}

@@ -298,6 +298,17 @@ func (s *h2stream) Here() bool {
 	return s.data.Len() > 0 || s.end || s.err != nil
 }
 
+// Wait waits until a read returns at once.
+func (s *h2stream) Wait() {
+	for !s.Here() && !s.closed.Load() {
+		select {
+		case <-s.came:
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
 // Read reads a piece of the body as it comes; its errors name the node.
 func (s *h2stream) Read(p []byte) (int, error) {
 	for {

@@ -87,9 +87,10 @@ func (c *h2conn) room(s *h2stream, n int) int {
 // that is body and there is room for it.
 func (s *h2stream) begin(body []byte) error {
 	c, r := s.conn, s.request
-	return c.write(func() error {
-		if err := c.register(s); err != nil {
-			return err
+	var refused error // of this stream, not of the connection
+	err := c.write(func() error {
+		if refused = c.register(s); refused != nil {
+			return nil
 		}
 		c.block.Reset()
 		s.encode()
@@ -106,15 +107,19 @@ func (s *h2stream) begin(body []byte) error {
 		s.sentEnd.Store(end)
 		return c.out.WriteData(s.id, end, body[:s.inline])
 	})
+	if err != nil {
+		return err
+	}
+	return refused
 }
 
 // register gives a stream its identifier. They rise in the order in which
-// streams begin on the wire.
+// streams begin on the wire. An error says that the connection takes no more.
 func (c *h2conn) register(s *h2stream) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
+	if why := c.parting(); why != nil { // since the stream was reserved: the node would pass it over
+		return fmt.Errorf("%w: %w", errUnprocessed, why)
 	}
 	s.id = c.nextID
 	c.nextID += 2
@@ -210,8 +215,8 @@ func GRPCMessage(h httpmsg.Header) bool {
 func (s *h2stream) write(b []byte, end bool) error {
 	c := s.conn
 	return c.write(func() error {
-		if s.over.Load() {
-			return nil // the sender hears of it next
+		if s.over.Load() { // the sender hears of it next
+			return c.open(0, int64(len(b))) // what it took of the window is the others'
 		}
 		if end {
 			s.sentEnd.Store(true) // before the node can answer to it

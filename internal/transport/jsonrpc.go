@@ -16,7 +16,7 @@ func argument(body []byte) ([]byte, error) {
 	}
 	one, err := compact(body)
 	if err != nil {
-		return nil, httpmsg.Errorf(http.StatusBadRequest, "the request's body is malformed JSON: %v", err)
+		return nil, httpmsg.Errorf(http.StatusBadRequest, "the request's body: %v", err)
 	}
 	return one, nil
 }
@@ -26,7 +26,7 @@ func argument(body []byte) ([]byte, error) {
 func compact(body []byte) ([]byte, error) {
 	if !json.Valid(body) {
 		var wrong bytes.Buffer
-		return nil, fmt.Errorf("no JSON: %w", json.Compact(&wrong, body))
+		return nil, fmt.Errorf("malformed JSON: %w", json.Compact(&wrong, body))
 	}
 	return squeeze(body), nil
 }

@@ -14,21 +14,33 @@ import (
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
-// Together is the size in bytes up to which a body that is here already goes
+// together is the size in bytes up to which a body that is here already goes
 // out in one write with the head.
-const Together = 16 << 10
+const together = 16 << 10
+
+// WithHead reports whether the body of r leaves together with its head. Then r
+// and its body are not used any more when [Client.Forward] has returned; others
+// may be read for a moment longer.
+func WithHead(r *httpmsg.Request) bool {
+	return r.Length == 0 || r.Length > 0 && r.Length <= together && int64(here(r.Body)) >= r.Length && !waits(r)
+}
+
+// waits reports whether the body waits for the node's word (RFC 9110 section
+// 10.1.1).
+func waits(r *httpmsg.Request) bool {
+	return r.Length != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue")
+}
 
 // send writes the head and what is here of the body; a sender takes care of
 // the rest while the answer is awaited.
 func (x *exchange) send() error {
 	r, c := x.request, x.conn
-	if cap(c.out) > 2*Together {
+	if cap(c.out) > 2*together {
 		c.out = nil
 	}
 	c.out = appendHead(c.out[:0], r)
-	waits := r.Length != 0 && strings.EqualFold(r.Header.Get("Expect"), "100-continue")
 	left := r.Length
-	if n := here(r.Body); left > 0 && !waits && int64(n) >= left && left <= Together {
+	if left > 0 && WithHead(r) {
 		x.bodyRead = true
 		end := len(c.out)
 		c.out = append(c.out, make([]byte, left)...)
@@ -49,7 +61,7 @@ func (x *exchange) send() error {
 		return err
 	}
 	x.sender = &sender{conn: c, request: r, done: make(chan struct{})}
-	if waits {
+	if waits(r) {
 		x.sender.word = make(chan bool, 1)
 	} else {
 		// The reading begins here and not some time later: the body's owner may

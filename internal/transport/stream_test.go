@@ -120,7 +120,7 @@ func TestStreamFull(t *testing.T) {
 // TestStreamBackPressure: what nobody reads is not asked for.
 func TestStreamBackPressure(t *testing.T) {
 	p, c := startStandard(t, testserver.ReflectionV1), newClient(t, Options{})
-	const size, most = 64 << 10, 1024
+	const size, most = 64 << 10, 64
 	message := []byte(`{"payload":{"body":"` + strings.Repeat("A", size) + `"}}`)
 	var asked atomic.Int64
 	s, err := c.Stream(within(t), p.node, Call{Service: "x", Method: "TestService.FullDuplexCall"}, &Requests{Next: func() ([]byte, error) {
