@@ -54,6 +54,9 @@ func (r *Registry) register(ctx context.Context, s registry.Service, ttl time.Du
 		if n.ID == "" {
 			return fmt.Errorf("register %s: a node has no id", s.Name)
 		}
+		if other := r.taken(s.Name, n.ID); other != "" {
+			return fmt.Errorf("register %s: the node id %q is that of a node of %s, and go-micro's %s registry would replace it", s.Name, n.ID, other, r.reg.String())
+		}
 		changed[n.ID] = r.registered(s.Name, n.ID) == nil || r.registered(s.Name, n.ID).print != printOf(s, n, ttl)
 	}
 	if err := r.clear(s, changed); err != nil {
@@ -65,25 +68,37 @@ func (r *Registry) register(ctx context.Context, s registry.Service, ttl time.Du
 		}
 		r.remember(s, n, ttl)
 	}
-	for _, n := range s.Nodes {
-		if changed[n.ID] {
-			r.settle(ctx, s.Name, func(now []registry.Service) bool {
-				at, shown, ok := find(now, n.ID)
-				return ok && at.Version == s.Version && shown.HostPort() == n.HostPort()
-			})
-		}
+	if anyOf(changed) {
+		r.settle(ctx, s.Name, func(now []registry.Service) bool { return shows(now, s) })
 	}
 	return nil
+}
+
+// anyOf reports whether one of them is.
+func anyOf(changed map[string]bool) bool {
+	for _, c := range changed {
+		if c {
+			return true
+		}
+	}
+	return false
+}
+
+// shows reports whether all nodes of s are there as they are in s.
+func shows(now []registry.Service, s registry.Service) bool {
+	for _, n := range s.Nodes {
+		at, shown, ok := find(now, n.ID)
+		if !ok || at.Version != s.Version || shown.HostPort() != n.HostPort() {
+			return false
+		}
+	}
+	return true
 }
 
 // clear takes out those of the changed nodes that the engine holds, under
 // whatever version.
 func (r *Registry) clear(s registry.Service, changed map[string]bool) error {
-	any := false
-	for _, c := range changed {
-		any = any || c
-	}
-	if !any {
+	if !anyOf(changed) {
 		return nil
 	}
 	there, err := r.ask(s.Name)
@@ -120,6 +135,22 @@ func (r *Registry) registered(name, id string) *registration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.own[key{name, id}]
+}
+
+// taken returns the other service that has a node with the id, where that
+// matters.
+func (r *Registry) taken(name, id string) string {
+	if !r.traits.oneID {
+		return ""
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range r.own {
+		if k.id == id && k.name != name {
+			return k.name
+		}
+	}
+	return ""
 }
 
 // remember notes a registration and starts its clock.

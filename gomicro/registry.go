@@ -44,6 +44,7 @@ type traits struct {
 	lossy   bool // an answer may lack what did not come in time
 	batches bool // its watch tells the first of several events alone
 	blind   bool // its watch must not be used
+	oneID   bool // two services cannot have nodes with the same id
 }
 
 // traitsOf knows go-micro's registries by their names.
@@ -56,7 +57,7 @@ func traitsOf(name string) traits {
 	case "consul":
 		// It needs a name, and panics in a goroutine of its own, where nobody can
 		// recover, on a service with a tag "t" or "e".
-		return traits{blind: true}
+		return traits{blind: true, oneID: true}
 	}
 	return traits{}
 }

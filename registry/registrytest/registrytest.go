@@ -27,6 +27,9 @@ type Options struct {
 	// Lacks are tests that the engine cannot pass, by name, and why. It is for
 	// code that is not ours; a driver has none.
 	Lacks map[string]string
+	// Kept, when set, makes what arrives of what was registered; it is for the
+	// same code.
+	Kept func(registry.Service) registry.Service
 }
 
 // patience bounds every wait for something that ought to happen at once.
@@ -42,7 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) registry.Registry, options ...Opt
 	for _, given := range options {
 		o.MinTTL = max(o.MinTTL, given.MinTTL)
 		o.ExpirySlack = max(o.ExpirySlack, given.ExpirySlack)
-		o.Lacks = given.Lacks
+		o.Lacks, o.Kept = given.Lacks, given.Kept
 	}
 	checkLacks(t, o.Lacks)
 	run := func(t *testing.T, test func(t *testing.T, s *suite)) {
@@ -185,9 +188,22 @@ func (s *suite) get(t *testing.T, name string) []registry.Service {
 // expect compares what Get answers with the services, given in order.
 func (s *suite) expect(t *testing.T, name string, want ...registry.Service) {
 	t.Helper()
+	want = s.kept(want)
 	if have := s.get(t, name); !same(have, want) {
 		t.Fatalf("Get(%q):\n have %s\n want %s", name, show(have), show(want))
 	}
+}
+
+// kept is what arrives of what was registered.
+func (s *suite) kept(services []registry.Service) []registry.Service {
+	if s.Kept == nil {
+		return services
+	}
+	var out []registry.Service
+	for _, service := range services {
+		out = append(out, s.Kept(service))
+	}
+	return out
 }
 
 // expectGone waits for a removed service to be gone: not found, or known
