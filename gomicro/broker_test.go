@@ -16,7 +16,7 @@ import (
 	"github.com/micro/sidecar/gomicro"
 )
 
-func adaptBroker(t *testing.T, b micro.Broker) *gomicro.Broker {
+func adaptBroker(t *testing.T, b micro.Broker) *gomicro.BrokerAdapter {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

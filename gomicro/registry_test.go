@@ -17,7 +17,7 @@ import (
 )
 
 // adapt adapts a registry of go-micro's that is looked at often.
-func adapt(t *testing.T, r micro.Registry) *gomicro.Registry {
+func adapt(t *testing.T, r micro.Registry) *gomicro.RegistryAdapter {
 	t.Helper()
 	a := gomicro.NewRegistry(r, gomicro.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Refresh: 200 * time.Millisecond})
 	t.Cleanup(func() {
