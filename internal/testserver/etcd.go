@@ -22,7 +22,7 @@ type EtcdServer struct {
 	path    string
 	dir     string
 	args    []string
-	health  string // URL
+	health  string   // URL
 	process *process // nil while it is stopped
 }
 

@@ -64,6 +64,10 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 
 // watch is one watch, until it breaks.
 func (r *Registry) watch(ctx context.Context, changed func(registry.Event), live func()) error {
+	// The client logs in again where a call is refused, not where a watch is.
+	if err := r.Ping(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	answers := r.client.Watch(ctx, r.prefix, clientv3.WithPrefix(), clientv3.WithPrevKV(),
@@ -78,7 +82,7 @@ func (r *Registry) watch(ctx context.Context, changed func(registry.Event), live
 	lost := r.lost(ctx)
 	live()
 	changed(registry.Event{})
-	w := progress{cluster: first.Header.ClusterId, revision: first.Header.Revision, answered: true}
+	w := progress{cluster: first.Header.GetClusterId(), revision: first.Header.GetRevision(), answered: true}
 	for {
 		check := time.NewTimer(checkInterval - checkInterval/5 + rand.N(checkInterval/5))
 		select {
@@ -122,10 +126,10 @@ func (w *progress) take(answer clientv3.WatchResponse) error {
 	if err := answer.Err(); err != nil { // compaction is one
 		return err
 	}
-	if answer.Header.ClusterId != w.cluster || answer.Header.Revision < w.revision {
+	if answer.Header.GetClusterId() != w.cluster || answer.Header.GetRevision() < w.revision {
 		return errReplaced
 	}
-	w.revision, w.answered = answer.Header.Revision, true
+	w.revision, w.answered = answer.Header.GetRevision(), true
 	return nil
 }
 
