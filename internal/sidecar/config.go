@@ -78,13 +78,15 @@ type Engines struct {
 	Host bool
 }
 
-// Drivers is the visible table of cmd/micro: which engines this build knows.
+// Drivers is the visible table of standard.go: which engines this build knows.
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
 	// CheckAddress says what is wrong with the address given for the engine of
 	// that name, before anything is started; it may be nil.
 	CheckAddress func(name string, address *url.URL) error
+	// CheckBroker is the same for a broker, nil if it is no different.
+	CheckBroker func(name string, address *url.URL) error
 }
 
 // Check says what is wrong with an engine's address, if it is not empty.
@@ -94,6 +96,14 @@ func (d Drivers) Check(name, address string) error {
 		return err
 	}
 	return d.CheckAddress(name, u)
+}
+
+// CheckBrokerAddress is Check for a broker's address.
+func (d Drivers) CheckBrokerAddress(name, address string) error {
+	if d.CheckBroker != nil {
+		d.CheckAddress = d.CheckBroker
+	}
+	return d.Check(name, address)
 }
 
 // Env is what a driver is opened with.

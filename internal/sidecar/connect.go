@@ -87,6 +87,9 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 			c.BrokerName = c.RegistryName
 		}
 	}
+	if c.BrokerName == "nats" && c.RegistryName == "nats" && e.BrokerAddress == "" {
+		e.BrokerAddress = e.RegistryAddress // the same engine
+	}
 	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
 	if err != nil {
 		return err

@@ -21,8 +21,9 @@ const (
 	defaultPrefix = "/micro/registry/"
 
 	// A member that does not answer a ping of the connection for so long is
-	// given up, and another one asked.
-	pingTime    = 5 * time.Second
+	// given up, and another one asked. gRPC pings no more often, and etcd takes
+	// pings only where a call or a watch is under way.
+	pingTime    = 10 * time.Second
 	pingTimeout = 3 * time.Second
 	// maxAnswer bounds what one answer may make us hold; see pages.
 	maxAnswer = 16 << 20
@@ -86,7 +87,7 @@ func (c *config) client() (*clientv3.Client, error) {
 	login := c.username != "" && c.password != ""
 	options := clientv3.Config{
 		Endpoints: c.endpoints, TLS: c.tls, Logger: zap.NewNop(), // what it has to say comes as errors, too
-		DialKeepAliveTime: pingTime, DialKeepAliveTimeout: pingTimeout, PermitWithoutStream: true,
+		DialKeepAliveTime: pingTime, DialKeepAliveTimeout: pingTimeout,
 		MaxCallRecvMsgSize: maxAnswer,
 	}
 	if login {
