@@ -17,12 +17,16 @@ func Standard() Plugin {
 		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
 			"consul":   consulRegistry,
 			"embedded": embeddedRegistry,
+			"etcd":     etcdRegistry,
+			"nats":     natsRegistry,
 		},
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
+			"nats":     natsBroker,
 		},
 		CheckAddress: checkAddress,
+		CheckBroker:  checkBroker,
 	})
 }
 
@@ -35,6 +39,6 @@ func engines(d sidecar.Drivers) Plugin {
 		for _, name := range slices.Sorted(maps.Keys(d.Brokers)) {
 			enter(t, "broker", name, false, t.drivers.Brokers, d.Brokers[name])
 		}
-		t.drivers.CheckAddress = d.CheckAddress
+		t.drivers.CheckAddress, t.drivers.CheckBroker = d.CheckAddress, d.CheckBroker
 	}
 }

@@ -144,7 +144,7 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
-	if err := d.Check(e.Broker, e.BrokerAddress); err != nil {
+	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["broker_address"], err)
 	}
 	return nil

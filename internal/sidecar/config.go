@@ -91,6 +91,8 @@ type Drivers struct {
 	// CheckAddress says what is wrong with the address given for the engine of
 	// that name, before anything is started; it may be nil.
 	CheckAddress func(name string, address *url.URL) error
+	// CheckBroker is the same for a broker, nil if it is no different.
+	CheckBroker func(name string, address *url.URL) error
 }
 
 // Check says what is wrong with an engine's address, if it is not empty.
@@ -113,6 +115,14 @@ func (d Drivers) Balancer(selector string, retries int, safe func(error) bool) (
 		b.Pick = pick
 	}
 	return b, err
+}
+
+// CheckBrokerAddress is Check for a broker's address.
+func (d Drivers) CheckBrokerAddress(name, address string) error {
+	if d.CheckBroker != nil {
+		d.CheckAddress = d.CheckBroker
+	}
+	return d.Check(name, address)
 }
 
 // Env is what a driver is opened with.

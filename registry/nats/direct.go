@@ -71,7 +71,7 @@ func (r *Registry) decodeDirect(m *gonats.Msg, prefix string) (*entry, error) {
 	}
 	e, err := decode(key, m.Data)
 	if err != nil {
-		r.odd.tell(key, err)
+		r.complain(key, err)
 		return nil, nil
 	}
 	e.revision = revision

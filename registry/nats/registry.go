@@ -19,6 +19,7 @@ import (
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/micro/sidecar/internal/complain"
 	"github.com/micro/sidecar/internal/engine/link"
 	"github.com/micro/sidecar/internal/engine/token"
 	"github.com/micro/sidecar/registry"
@@ -39,17 +40,21 @@ type Options struct {
 	// Bucket is the name of the key-value bucket, made of letters, digits, -
 	// and _; "" is [DefaultBucket]. It is created when it is not there.
 	Bucket string
+	// Replicas is how many servers of a cluster keep a bucket that is created
+	// here; 0 is one.
+	Replicas int
 	// Log is told of entries that make no sense; nil is [slog.Default].
 	Log *slog.Logger
 }
 
 // Registry implements [registry.Registry]. It is safe for concurrent use.
 type Registry struct {
-	js     jetstream.JetStream
-	link   *link.Link
-	bucket string
-	store  atomic.Pointer[store]
-	odd    complaints
+	js       jetstream.JetStream
+	link     *link.Link
+	bucket   string
+	replicas int
+	store    atomic.Pointer[store]
+	odd      *complain.Log
 }
 
 // store is the bucket as it was found.
@@ -74,7 +79,7 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats registry: %w", err)
 	}
-	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, odd: complaints{log: o.Log}}
+	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, replicas: o.Replicas, odd: complain.New(o.Log)}
 	if _, err := link.Again(ctx, r.link, r.open); err != nil {
 		r.link.Close()
 		return nil, fmt.Errorf("nats registry: %w", err)
@@ -117,6 +122,7 @@ func (r *Registry) create(ctx context.Context) (jetstream.KeyValue, error) {
 		Description:    "services registered with micro",
 		Storage:        jetstream.FileStorage,
 		History:        1,
+		Replicas:       r.replicas,
 		LimitMarkerTTL: markerTTL,
 	}
 	kv, err := r.js.CreateKeyValue(ctx, config)
@@ -195,6 +201,9 @@ func (r *Registry) put(ctx context.Context, b *store, m gonats.Msg, ttl time.Dur
 	_, err := r.js.PublishMsg(ctx, &m, options...)
 	return err
 }
+
+// jetstreamName reports whether a bucket can have the name.
+func jetstreamName(name string) bool { return name != "" && token.Encode(name) == name }
 
 func check(s registry.Service) error {
 	if s.Name == "" {
