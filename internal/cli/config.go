@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -48,7 +49,20 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 	if len(c.Sidecar.Addresses) == 0 {
 		c.Sidecar.Addresses = defaultAddresses()
 	}
+	if err := c.finishSelector(given, d); err != nil {
+		return err
+	}
 	return c.finishEngines(given, d)
+}
+
+// finishSelector refuses a selector that nobody knows.
+func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
+	selector := c.Sidecar.Selector
+	if _, err := d.Balancer(selector, 0, nil); err != nil {
+		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
+		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
+	}
+	return nil
 }
 
 // finishSidecar is finish for what only the command sidecar needs.
@@ -132,7 +146,7 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
-	if err := d.Check(e.Broker, e.BrokerAddress); err != nil {
+	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["broker_address"], err)
 	}
 	return nil

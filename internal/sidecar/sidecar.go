@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/internal/api"
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -35,7 +35,7 @@ const dialTimeout = 2 * time.Second
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
-	if err := s.listen(ctx); err != nil {
+	if err := s.listen(ctx, d.Middleware); err != nil {
 		return err // nothing was begun
 	}
 	err := s.start(ctx, d)
@@ -77,7 +77,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(d); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
@@ -120,8 +120,8 @@ func (s *sidecar) wait(ctx context.Context) error {
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -184,8 +184,8 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 }
 
 // assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+func (s *sidecar) assemble(d Drivers) error {
+	balancer, err := d.Balancer(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
 	if err != nil {
 		return err
 	}
