@@ -14,6 +14,7 @@ import (
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
+	"github.com/micro/sidecar/registry/etcd"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 )
 
@@ -26,6 +27,8 @@ func checkAddress(name string, address *url.URL) error {
 			return err
 		}
 		return reg.Close()
+	case "etcd":
+		return etcd.CheckAddress(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)

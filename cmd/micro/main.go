@@ -24,6 +24,7 @@ func drivers() sidecar.Drivers {
 		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
 			"consul":   consulRegistry,
 			"embedded": embeddedRegistry,
+			"etcd":     etcdRegistry,
 		},
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,

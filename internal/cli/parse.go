@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/registry"
 )
@@ -270,15 +271,11 @@ func validHost(host string) bool {
 // parseEngineAddress takes what a driver may be told: a URL, or one without its
 // scheme. The driver knows the rest.
 func parseEngineAddress(s string) (string, error) {
-	text := s
-	if !strings.Contains(s, "://") {
-		text = "any://" + s
+	_, err := engineurl.Parse("any", s)
+	if err != nil && !strings.Contains(s, "@") { // there may be a password before it
+		err = fmt.Errorf("%.200q: %w", s, err)
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" && u.Path == "" || badPort(u) || strings.ContainsFunc(s, unicode.IsSpace) {
-		return "", expected(s, "HOST:PORT or a URL")
-	}
-	return s, nil
+	return s, err
 }
 
 // parseProbeURL takes an http or https URL, or one with a unix socket in it.
