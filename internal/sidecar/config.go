@@ -78,7 +78,7 @@ type Engines struct {
 	Host bool
 }
 
-// Drivers is the visible table of cmd/micro: which engines this build knows.
+// Drivers is the visible table of standard.go: which engines this build knows.
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)

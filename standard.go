@@ -1,0 +1,39 @@
+package sidecar
+
+import (
+	"context"
+
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/sidecar"
+	"github.com/micro/sidecar/registry"
+)
+
+// Standard is the table of the plain micro: what its --registry and --broker
+// may name.
+func Standard() Plugin {
+	return engines(sidecar.Drivers{
+		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
+			"consul":   consulRegistry,
+			"embedded": embeddedRegistry,
+			"etcd":     etcdRegistry,
+		},
+		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
+			"http":     httpBroker,
+			"embedded": embeddedBroker,
+		},
+		CheckAddress: checkAddress,
+	})
+}
+
+// engines enters drivers that know the inside of the sidecar.
+func engines(d sidecar.Drivers) Plugin {
+	return func(t *table) {
+		for name, open := range d.Registries {
+			enter(t, "registry", name, false, t.drivers.Registries, open)
+		}
+		for name, open := range d.Brokers {
+			enter(t, "broker", name, false, t.drivers.Brokers, open)
+		}
+		t.drivers.CheckAddress = d.CheckAddress
+	}
+}
