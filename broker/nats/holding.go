@@ -119,12 +119,10 @@ func (h *holding) free() {
 
 // giveBack returns a delivery that came when nobody waited for it any more.
 // What fails comes again when its time is over.
-func (b *Broker) giveBack(h *holding) {
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
-		defer cancel()
-		if err := h.Return(ctx); err != nil {
-			b.o.Log.Debug("broker: give back a message", "error", err)
-		}
-	}()
+func (h *holding) giveBack() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	if err := h.Return(ctx); err != nil {
+		h.member.broker.o.Log.Debug("broker: give back a message", "error", err)
+	}
 }

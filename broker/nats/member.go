@@ -44,6 +44,7 @@ type member struct {
 	ended  context.Context
 	end    context.CancelFunc
 	worker sync.WaitGroup
+	late   sync.WaitGroup // messages that came after the end and are being given back
 
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
@@ -102,7 +103,6 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 
 // run asks for messages whenever there is room, until the member is closed.
 func (m *member) run() {
-	defer m.drop()
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	for m.ended.Err() == nil {
@@ -240,7 +240,7 @@ func (m *member) take(msg *gonats.Msg) {
 	m.mu.Lock()
 	if m.sub == nil || m.ended.Err() != nil || msg.Sub != m.sub { // too late
 		m.mu.Unlock()
-		m.broker.giveBack(h)
+		m.late.Go(h.giveBack)
 		return
 	}
 	m.asked--
@@ -304,6 +304,7 @@ func (m *member) Close(ctx context.Context) error {
 func (m *member) leave(ctx context.Context) error {
 	m.end()
 	m.worker.Wait()
+	m.drain(ctx)
 	m.mu.Lock()
 	all := make([]*holding, 0, len(m.holdings))
 	for h := range m.holdings {
@@ -321,10 +322,35 @@ func (m *member) leave(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
+	m.late.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("leave queue %q of topic %q: %w", m.queue, m.topic, errs[0])
 	}
 	return nil
+}
+
+// drain ends the inbox after what is under way to it has come, so that it can
+// be given back: what got lost here would come again only when its time is
+// over, and count.
+func (m *member) drain(ctx context.Context) {
+	m.mu.Lock()
+	sub := m.sub
+	m.mu.Unlock()
+	if sub == nil {
+		return
+	}
+	drained := make(chan struct{})
+	sub.SetClosedHandler(func(string) { close(drained) })
+	if !m.broker.link.Up() || sub.Drain() != nil {
+		m.drop()
+		return
+	}
+	select {
+	case <-drained:
+	case <-m.broker.link.Lost():
+	case <-ctx.Done():
+	}
+	m.drop()
 }
 
 // leaveAll closes members when the broker is closed. What cannot be given back
