@@ -60,6 +60,13 @@ func Hold(s Stored, attempt int, wait time.Duration, h Holding) *Held {
 // AckWait is how long the message may be held without Extend.
 func (h *Held) AckWait() time.Duration { return h.wait }
 
+// Fresh tells that the message is neither settled nor lapsed.
+func (h *Held) Fresh() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ended == nil
+}
+
 // Ack acknowledges the message: its queue never sees it again.
 func (h *Held) Ack(ctx context.Context) error {
 	return h.settle(func() error { return h.holding.Ack(ctx) })

@@ -34,6 +34,9 @@ type Options struct {
 	Topics func(topic string) bool
 	// Wait bounds the wait for what must happen; 0 means 10 s.
 	Wait time.Duration
+	// AckWait is the shortest time that the engine can wait for an
+	// acknowledgement; 0 means 1 s.
+	AckWait time.Duration
 	// Quiet is how long the tests listen for what must not happen; 0 means 50 ms.
 	Quiet time.Duration
 }
@@ -45,15 +48,7 @@ type Options struct {
 // of subscriptions, not of old messages, when it starts.
 func Run(t *testing.T, open func(t *testing.T) broker.Broker, o Options) {
 	t.Helper()
-	if o.Limit == 0 {
-		o.Limit = 4 << 20
-	}
-	if o.Wait == 0 {
-		o.Wait = 10 * time.Second
-	}
-	if o.Quiet == 0 {
-		o.Quiet = 50 * time.Millisecond
-	}
+	o.fill()
 	for _, test := range []struct {
 		name string
 		run  func(*suite)
@@ -86,6 +81,22 @@ func Run(t *testing.T, open func(t *testing.T) broker.Broker, o Options) {
 		t.Run(test.name, func(t *testing.T) {
 			test.run(&suite{T: t, o: o, open: open})
 		})
+	}
+}
+
+// fill sets what was left open.
+func (o *Options) fill() {
+	if o.Limit == 0 {
+		o.Limit = 4 << 20
+	}
+	if o.Wait == 0 {
+		o.Wait = 10 * time.Second
+	}
+	if o.Quiet == 0 {
+		o.Quiet = 50 * time.Millisecond
+	}
+	if o.AckWait == 0 {
+		o.AckWait = time.Second
 	}
 }
 
