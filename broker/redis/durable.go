@@ -26,9 +26,9 @@ func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.Queu
 	if err := b.refuseEviction(ctx); err != nil {
 		return fmt.Errorf("declare queue %s: %w", queue, err)
 	}
-	_, err := b.run(ctx, b.scripts.declare, []string{keys(topic), topicsKey},
+	_, err := b.run(ctx, b.scripts.declare, []string{keys(topic), topicsKey, expiringKey},
 		queue, escape(topic), broker.DefaultAckWait.Milliseconds(),
-		given(o.AckWait.Milliseconds()), given(int64(o.MaxInFlight)), given(o.Expires.Milliseconds())).Result()
+		given(ceil(o.AckWait)), given(int64(o.MaxInFlight)), given(ceil(o.Expires))).Result()
 	if err != nil {
 		return fmt.Errorf("declare queue %s: %w", queue, full(err))
 	}
@@ -45,6 +45,14 @@ func given(n int64) any {
 		return 0
 	}
 	return n
+}
+
+// ceil is a time in ms that is 0 only for 0.
+func ceil(d time.Duration) int64 {
+	if d < 0 {
+		return -1
+	}
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
 }
 
 // refuseEviction asks the server, once, whether it may throw messages away. A
@@ -87,7 +95,7 @@ func (b *Broker) startJanitor() error {
 }
 
 // sweepInterval is how late an abandoned queue may be removed.
-const sweepInterval = 20 * time.Second
+const sweepInterval = 2 * time.Second
 
 func (b *Broker) sweep(ctx context.Context) {
 	defer close(b.swept)
@@ -107,18 +115,19 @@ func (b *Broker) sweep(ctx context.Context) {
 
 // removeExpired deletes the queues that were without a member for too long.
 func (b *Broker) removeExpired(ctx context.Context) error {
-	all, err := b.Queues(ctx)
+	names, err := b.set(ctx, expiringKey)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, q := range all {
-		if q.Expires <= 0 || q.Members > 0 {
-			continue
+	for _, name := range names {
+		topic, queue, _ := strings.Cut(name, "}") // see declare.lua
+		topic = unescape(topic)
+		info, err := b.Queue(ctx, topic, queue)
+		if err == nil && info.Members == 0 && info.Expires > 0 {
+			err = b.deleteQueue(ctx, topic, queue, info.Expires)
 		}
-		switch err := b.deleteQueue(ctx, q.Topic, q.Queue, fmt.Sprint(q.Expires.Milliseconds())); {
-		case errors.Is(err, broker.ErrNoQueue):
-		case err != nil:
+		if err != nil && !errors.Is(err, broker.ErrNoQueue) {
 			errs = append(errs, err)
 		}
 	}

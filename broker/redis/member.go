@@ -35,6 +35,7 @@ type member struct {
 	over   context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	left   chan struct{} // closed when everything was given back
 
 	mu    sync.Mutex
 	ready []*broker.Held // taken, and not yet given out
@@ -49,7 +50,7 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	o.Prefetch = max(o.Prefetch, 1)
 	m := &member{
 		broker: b, topic: topic, queue: queue, name: rand.Text(), o: o,
-		awake: make(chan struct{}, 1), taking: make(chan struct{}, 1), held: map[*holding]*broker.Held{},
+		awake: make(chan struct{}, 1), taking: make(chan struct{}, 1), held: map[*holding]*broker.Held{}, left: make(chan struct{}),
 	}
 	var err error
 	if m.heard, err = b.listen(ctx, keys(topic)+"wake", 1); err != nil {
@@ -57,7 +58,7 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	}
 	m.over, m.cancel = context.WithCancel(context.Background())
 	m.done.Go(m.listen)
-	m.done.Go(m.beat)
+	m.done.Go(m.keepUp)
 	if err := b.add(m); err != nil {
 		m.end()
 		return nil, err
@@ -68,13 +69,17 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 // listen passes on that something has changed, or may have while the
 // connection was away.
 func (m *member) listen() {
-	for range m.heard.events {
+	for event := range m.heard.events {
+		if e, ok := event.(*goredis.Message); ok && e.Payload == m.queue {
+			m.beat() // it was deleted
+		}
 		m.wake()
 	}
 }
 
-// beat tells that the member is there while it is busy with what it holds.
-func (m *member) beat() {
+// keepUp tells that the member is there, also while it is busy with what it
+// holds.
+func (m *member) keepUp() {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	for {
@@ -82,9 +87,19 @@ func (m *member) beat() {
 		case <-m.over.Done():
 			return
 		case <-ticker.C:
-			_, _, _ = m.ask(m.over, 0) // whoever receives finds out what is wrong
+			m.beat()
 			m.wake()
 		}
+	}
+}
+
+// beat takes nothing, but is seen, and brings a deleted queue back. Whoever
+// receives finds out what is wrong.
+func (m *member) beat() {
+	ctx, cancel := context.WithTimeout(m.over, callTimeout)
+	defer cancel()
+	if _, gone, _ := m.ask(ctx, 0); gone {
+		_ = m.broker.Declare(ctx, m.topic, m.queue, m.o.QueueOptions)
 	}
 }
 
@@ -98,6 +113,12 @@ func (m *member) wake() {
 // Receive implements [broker.Member].
 func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	for {
+		switch {
+		case m.over.Err() != nil:
+			return nil, broker.ErrClosed
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		}
 		if held := m.next(); held != nil {
 			return held, nil
 		}
@@ -130,7 +151,7 @@ func (m *member) next() *broker.Held {
 
 // fill returns when there are messages in ready.
 func (m *member) fill(ctx context.Context) error {
-	for {
+	for m.over.Err() == nil {
 		m.mu.Lock()
 		there, room := len(m.ready) > 0, m.o.Prefetch-len(m.held)
 		m.mu.Unlock()
@@ -161,13 +182,11 @@ func (m *member) fill(ctx context.Context) error {
 		case <-m.over.Done():
 		}
 		timer.Stop()
-		switch {
-		case m.over.Err() != nil:
-			return broker.ErrClosed
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+	return broker.ErrClosed
 }
 
 // take asks for up to n messages and puts them into ready; due is how long it
@@ -258,6 +277,14 @@ func (m *member) free(h *holding) {
 func (m *member) Close(ctx context.Context) error {
 	m.broker.drop(m)
 	m.stop()
+	select {
+	case m.taking <- struct{}{}: // for good: nothing more is taken
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-m.left:
+		return nil
+	}
+	defer close(m.left)
 	m.mu.Lock()
 	all := make([]*broker.Held, 0, len(m.held))
 	for _, held := range m.held {

@@ -126,14 +126,14 @@ func (b *Broker) last(ctx context.Context, topic string) (string, error) {
 
 // Delete implements [broker.Queues].
 func (b *Broker) Delete(ctx context.Context, topic, queue string) error {
-	return b.deleteQueue(ctx, topic, queue, "")
+	return b.deleteQueue(ctx, topic, queue, 0)
 }
 
-// deleteQueue deletes a queue; unless idle is "" only when nobody was there
-// for so many milliseconds.
-func (b *Broker) deleteQueue(ctx context.Context, topic, queue, idle string) error {
+// deleteQueue deletes a queue if nobody was there for as long as idle.
+func (b *Broker) deleteQueue(ctx context.Context, topic, queue string, idle time.Duration) error {
 	for {
-		done, err := b.run(ctx, b.scripts.deleteQueue, []string{keys(topic), topicsKey}, queue, batch, escape(topic), idle).Int()
+		done, err := b.run(ctx, b.scripts.deleteQueue, []string{keys(topic), topicsKey, expiringKey},
+			queue, batch, escape(topic), idle.Milliseconds()).Int()
 		if err != nil {
 			return fmt.Errorf("delete queue %s: %w", queue, known(err))
 		}

@@ -1,4 +1,4 @@
-// Package redis is the broker on a Redis server of version 6.2 or later, or
+// Package redis is the broker on a Redis server of version 7.0 or later, or
 // one that speaks like it (Valkey). Live subscriptions listen to channels of
 // its publish/subscribe. A topic that has durable queues has a stream, which
 // keeps a message until the last of them has acknowledged it. The package owns
@@ -22,6 +22,7 @@ import (
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engineurl"
@@ -32,8 +33,9 @@ const (
 	// together.
 	MaxMessage = 32 << 20
 
-	prefix    = "micro:"
-	topicsKey = prefix + "topics" // the topics that have durable queues
+	prefix      = "micro:"
+	topicsKey   = prefix + "topics"   // the topics that have durable queues
+	expiringKey = prefix + "expiring" // the queues that do not live forever
 
 	dialTimeout = 2 * time.Second
 	callTimeout = 3 * time.Second // of one read or write
@@ -73,7 +75,7 @@ func options(u *url.URL) (*goredis.UniversalOptions, error) {
 	o := &goredis.UniversalOptions{
 		Addrs: hosts, MasterName: p.String("master", ""),
 		ClientName: "micro", MaxRetries: -1, ContextTimeoutEnabled: true,
-		DialTimeout: dialTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
+		DialerRetries: 1, DialTimeout: dialTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
 		PoolSize: p.Int("pool_size", 64, 1, 10_000),
 	}
 	o.TLSConfig = engineurl.TLS(p, u.Scheme == "rediss")
@@ -109,6 +111,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis broker: %w", err)
 	}
+	quiet()
 	s, err := newScripts()
 	if err != nil {
 		return nil, fmt.Errorf("redis broker: %w", err)
@@ -118,6 +121,10 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 	}
 	return &Broker{client: goredis.NewUniversalClient(o), scripts: s, log: log, open: map[closer]struct{}{}}, nil
 }
+
+// quiet keeps the client library from writing to stderr: its logger is one for
+// the whole process, and what matters is in the errors.
+var quiet = sync.OnceFunc(logging.Disable)
 
 // keys is what all keys of a topic begin with. The braces keep them together;
 // a topic must not bring its own.
@@ -166,7 +173,7 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 
 // full tells a server that has no room, in memory or on its disk.
 func full(err error) error {
-	if text := err.Error(); strings.Contains(text, "OOM command not allowed") || strings.Contains(text, "MISCONF") {
+	if text := err.Error(); strings.Contains(text, "OOM ") || strings.Contains(text, "MISCONF") {
 		return fmt.Errorf("%w: %w", broker.ErrFull, err)
 	}
 	return err

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"embed"
-	"fmt"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -20,23 +19,30 @@ type scripts struct {
 	info, purge, deleteQueue, remove, browse   *goredis.Script
 }
 
-// newScripts reads what was built in.
+// newScripts reads what was built in. Those that give out and settle messages
+// run when the server's memory is full, too: they are what empties it.
 func newScripts() (*scripts, error) {
 	s := &scripts{}
-	for name, script := range map[string]**goredis.Script{
-		"publish": &s.publish, "enter": &s.enter, "leave": &s.leave,
-		"declare": &s.declare, "take": &s.take, "ack": &s.ack, "giveback": &s.giveback, "extend": &s.extend, "part": &s.part,
-		"info": &s.info, "purge": &s.purge, "delete": &s.deleteQueue, "remove": &s.remove, "browse": &s.browse,
+	const always = "#!lua flags=allow-oom\n"
+	for _, one := range []struct {
+		set   **goredis.Script
+		name  string
+		flags string
+	}{
+		{&s.publish, "publish", ""}, {&s.enter, "enter", ""}, {&s.leave, "leave", always}, {&s.declare, "declare", ""},
+		{&s.take, "take", always}, {&s.ack, "ack", always}, {&s.giveback, "giveback", always},
+		{&s.extend, "extend", always}, {&s.part, "part", always}, {&s.info, "info", always}, {&s.purge, "purge", always},
+		{&s.deleteQueue, "delete", always}, {&s.remove, "remove", always}, {&s.browse, "browse", always},
 	} {
 		prelude, err := sources.ReadFile("scripts/prelude.lua")
 		if err != nil {
 			return nil, err
 		}
-		source, err := sources.ReadFile("scripts/" + name + ".lua")
+		source, err := sources.ReadFile("scripts/" + one.name + ".lua")
 		if err != nil {
 			return nil, err
 		}
-		*script = goredis.NewScript(fmt.Sprintf("%s\n%s", prelude, source))
+		*one.set = goredis.NewScript(one.flags + string(prelude) + "\n" + string(source))
 	}
 	return s, nil
 }

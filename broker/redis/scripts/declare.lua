@@ -1,4 +1,4 @@
--- KEYS[2]: the set of topics. ARGV: queue, topic, ack wait of a new queue in
+-- KEYS[2]: the set of topics. KEYS[3]: the set of queues that expire. ARGV: queue, topic, ack wait of a new queue in
 -- ms, and ack wait, max in flight, expiry as they are asked for; "" leaves
 -- them as they are.
 local q = ARGV[1]
@@ -17,5 +17,11 @@ for i, field in ipairs({'ack_wait', 'max', 'expires'}) do
 	if ARGV[3 + i] ~= '' then
 		redis.call('HSET', key, field, ARGV[3 + i])
 	end
+end
+-- An escaped topic holds no brace.
+if redis.call('HGET', key, 'expires') == '0' then
+	redis.call('SREM', KEYS[3], ARGV[2] .. '}' .. q)
+else
+	redis.call('SADD', KEYS[3], ARGV[2] .. '}' .. q)
 end
 return 1
