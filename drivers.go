@@ -11,6 +11,7 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/broker/redis"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
@@ -31,6 +32,8 @@ func checkAddress(name string, address *url.URL) error {
 		return etcd.CheckAddress(address)
 	case "nats":
 		return natsregistry.CheckAddress(address)
+	case "redis":
+		return redis.CheckAddress(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)

@@ -24,6 +24,7 @@ func Standard() Plugin {
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
 			"nats":     natsBroker,
+			"redis":    redisBroker,
 		},
 		CheckAddress: checkAddress,
 		CheckBroker:  checkBroker,
