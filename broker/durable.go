@@ -147,7 +147,8 @@ type QueueInfo struct {
 	// Oldest is when the oldest message that is not acknowledged was stored;
 	// zero when there is none or the engine cannot tell.
 	Oldest time.Time
-	// Members is how many are there now.
+	// Members is how many are there now; an engine that cannot count them says
+	// 1 when there are any.
 	Members int
 	// LastSeen is when a member was there last: now, if there is one. It may
 	// be a minute old. Zero when there never was one.

@@ -397,12 +397,16 @@ func (m *member) tellSeen() {
 	defer tick.Stop()
 	for {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ended), time.Second)
-		err := m.broker.setState(ctx, m.broker.seenSubject(m.consumer), "")
+		said := memberHere
+		if m.ended.Err() != nil {
+			said = memberGone
+		}
+		err := m.broker.setState(ctx, m.broker.seenSubject(m.consumer), said)
 		cancel()
 		if err != nil {
 			m.broker.o.Log.Debug("broker: tell that a member is there", "topic", m.topic, "queue", m.queue, "error", err)
 		}
-		if m.ended.Err() != nil {
+		if said == memberGone {
 			return
 		}
 		select {

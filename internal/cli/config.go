@@ -30,6 +30,12 @@ type Config struct {
 	Queue   string            // subscribe
 	Headers map[string]string // publish
 
+	messageID string        // publish
+	delay     time.Duration // publish
+	ack       bool          // subscribe
+	limit     int           // dead list
+	all       bool          // dead drop
+
 	tls             tlsFiles
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
@@ -51,7 +57,7 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given))
+	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given), c.finishSubscriptions(given))
 }
 
 // finishApp checks the application's settings and splits what is registered.
