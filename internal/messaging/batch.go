@@ -49,7 +49,7 @@ func (m *Messaging) serveBatch(w http.ResponseWriter, r *http.Request, q query) 
 	}
 	shared.Header["Content-Type"] = "application/json"
 	answer := batchAnswer{Failed: []lineError{}}
-	lines := lineReader{r: bufio.NewReader(r.Body), limit: m.o.MaxBodySize}
+	lines := newLineReader(r.Body, m.o.MaxBodySize)
 	for n := 1; ; n++ {
 		line, err := lines.next()
 		if errors.Is(err, io.EOF) {
@@ -138,6 +138,10 @@ type lineReader struct {
 	limit int64
 }
 
+func newLineReader(r io.Reader, limit int64) *lineReader {
+	return &lineReader{r: bufio.NewReader(r), limit: limit}
+}
+
 // next returns a line without its end, or io.EOF. A line that is too long is
 // skipped and a 413.
 func (l *lineReader) next() ([]byte, error) {
@@ -147,17 +151,19 @@ func (l *lineReader) next() ([]byte, error) {
 		piece, err := l.r.ReadSlice('\n')
 		if !tooLong {
 			line = append(line, piece...)
-			tooLong = int64(len(bytes.TrimRight(line, "\r\n"))) > l.limit
+			if tooLong = int64(len(line)) > l.limit+int64(len("\r\n")); tooLong {
+				line = nil
+			}
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
-		if tooLong {
-			return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the line is larger than %d bytes", l.limit)
+		if errors.Is(err, io.EOF) && (len(line) > 0 || tooLong) {
+			err = nil // the last line needs no end
 		}
 		line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
-		if errors.Is(err, io.EOF) && len(line) > 0 {
-			err = nil
+		if err == nil && (tooLong || int64(len(line)) > l.limit) {
+			return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the line is larger than %d bytes", l.limit)
 		}
 		return line, err
 	}

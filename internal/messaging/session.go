@@ -88,6 +88,10 @@ func (s *session) leave() {
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), s.m.o.Timeout)
 	defer cancel()
+	// First: what is given back shall not come here again.
+	if err := s.member.Drain(ctx); err != nil {
+		s.m.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
+	}
 	if end := s.ending(); end.code != websocket.StatusGoingAway {
 		var all sync.WaitGroup
 		for _, h := range held {
