@@ -34,7 +34,7 @@ const dialTimeout = 2 * time.Second
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
 	if err := s.listen(ctx, d.Middleware); err != nil {
 		return err // nothing was begun
 	}
@@ -59,6 +59,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -66,8 +69,9 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application, tokens task
+	discovering, consulWatch, readiness, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -89,6 +93,9 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
+	if err := s.deliverMessages(); err != nil {
+		return err
+	}
 	s.runApplication()
 	return nil
 }
@@ -98,12 +105,15 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
 		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -202,6 +212,8 @@ func (s *sidecar) assemble(d Drivers) error {
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
@@ -248,6 +260,7 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
