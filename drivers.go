@@ -30,7 +30,7 @@ func checkAddress(name string, address *url.URL) error {
 	case "etcd":
 		return etcd.CheckAddress(address)
 	case "nats":
-		return natsregistry.CheckAddress(address)
+		return checkNATS(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
