@@ -173,7 +173,7 @@ func (c *Config) Connect(log *slog.Logger, more ...nats.Option) (*Conn, error) {
 // Explain adds to an error why the connection is down, if it is.
 func (c *Conn) Explain(err error) error {
 	if why := c.failure.Load(); err != nil && why != nil {
-		return fmt.Errorf("%w: %v", err, *why)
+		return fmt.Errorf("%w: %w", err, *why)
 	}
 	return err
 }
