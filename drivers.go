@@ -31,7 +31,7 @@ func checkAddress(name string, address *url.URL) error {
 	case "etcd":
 		return etcd.CheckAddress(address)
 	case "nats":
-		return natsregistry.CheckAddress(address)
+		return checkNATS(address)
 	case "redis":
 		return redis.CheckAddress(address)
 	case "http":
