@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -67,7 +69,7 @@ type Healthcheck struct {
 
 // Engines says which registry and broker are used, and where.
 type Engines struct {
-	Registry        string // "" = the default choice of SPEC
+	Registry        string // "" = the default choice of SPEC; several with commas between
 	RegistryAddress string
 	Broker          string // "" = the default choice
 	BrokerAddress   string
@@ -83,19 +85,34 @@ type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
 	// CheckAddress says what is wrong with the address given for the engine of
-	// that name, before anything is started; it may be nil.
+	// that name, nil when none was, before anything is started; it may be nil
+	// itself.
 	CheckAddress func(name string, address *url.URL) error
 	// CheckBroker is the same for a broker, nil if it is no different.
 	CheckBroker func(name string, address *url.URL) error
 }
 
-// Check says what is wrong with an engine's address, if it is not empty.
+// Check says what is wrong with an engine's address, or with those of several
+// engines, named with commas between.
 func (d Drivers) Check(name, address string) error {
-	u, err := parseAddress(name, address)
-	if err != nil || u == nil || d.CheckAddress == nil {
+	names := strings.Split(name, ",")
+	addresses, err := engineurl.Pair(names, address)
+	if err != nil {
 		return err
 	}
-	return d.CheckAddress(name, u)
+	for i, name := range names {
+		u, err := parseAddress(name, addresses[i])
+		if err != nil {
+			return err
+		}
+		if d.CheckAddress == nil {
+			continue
+		}
+		if err := d.CheckAddress(name, u); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckBrokerAddress is Check for a broker's address.
