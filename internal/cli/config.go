@@ -149,13 +149,22 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 		e.Broker = scheme
 		given["broker"] = given["broker_address"]
 	}
-	if err := known(e.Registry, given["registry"], d.Registries); err != nil {
-		return err
+	names := strings.Split(e.Registry, ",")
+	for i, name := range names {
+		if err := known(name, given["registry"], d.Registries); err != nil {
+			return err
+		}
+		if len(names) > 1 && (name == "" || slices.Contains(names[:i], name)) {
+			return fmt.Errorf("%s: %q: expected names with commas between, each once", given["registry"], e.Registry)
+		}
 	}
 	if err := known(e.Broker, given["broker"], d.Brokers); err != nil {
 		return err
 	}
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
+		if e.RegistryAddress == "" {
+			return fmt.Errorf("%s needs --registry_address: %w", given["registry"], err)
+		}
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
 	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {
