@@ -160,7 +160,7 @@ func parseSelector(s string) (string, error) {
 	if s == "default" || s == "cache" {
 		return "p2c", nil
 	}
-	if _, err := balance.New(s, 0, nil); err != nil {
+	if _, err := balance.New(s); err != nil {
 		return "", expected(s, strings.Join(balance.Selectors(), ", ")+" or hash:HEADER with the name of a header field")
 	}
 	return s, nil

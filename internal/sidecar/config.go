@@ -32,7 +32,10 @@ type Config struct {
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
+	ConnectTimeout time.Duration // --client_connect_timeout
+	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
+	MaxConcurrency int           // --max_concurrency, 0 = no limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/api"
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -25,9 +24,6 @@ import (
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 )
-
-// dialTimeout bounds the connecting to a node.
-const dialTimeout = 2 * time.Second
 
 // Run runs a sidecar until ctx ends or something breaks that it cannot live
 // without. Bound listeners come first, so that a port in use is told at once;
@@ -179,11 +175,11 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 
 // assemble makes the handlers and their collaborators.
 func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+	balancer, err := newBalancer(s.cfg)
 	if err != nil {
 		return err
 	}
-	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
 	forward := &proxy.Handler{
 		Namespace: s.cfg.Namespace,
 		Resolver:  s.discovery,
