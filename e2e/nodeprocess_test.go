@@ -36,6 +36,7 @@ func serveNode() int {
 		<-time.After(5 * time.Millisecond) // its work
 		w.Header().Set("X-Node", name)
 		if r.URL.Path == "/" {
+			w.Header().Set(contentType, jsonType)
 			_, _ = fmt.Fprintf(w, `{"id":0,"result":{"node":%q},"error":null}`, name)
 		} else {
 			_, _ = io.WriteString(w, name)

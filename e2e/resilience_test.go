@@ -138,6 +138,11 @@ func (l *traffic) well() (well, waiting int) {
 func (l *traffic) more(t *testing.T, n int) {
 	t.Helper()
 	before, _ := l.well()
+	defer func() {
+		if bad := failures(l.sofar()); t.Failed() && len(bad) > 0 {
+			t.Logf("%d failed, like %+v", len(bad), bad[len(bad)-1])
+		}
+	}()
 	within(t, patient, fmt.Sprintf("%d more answers", n), func() bool { now, _ := l.well(); return now >= before+n })
 }
 
