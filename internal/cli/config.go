@@ -64,7 +64,7 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 // finishSelector refuses a selector that nobody knows.
 func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
 	selector := c.Sidecar.Selector
-	if _, err := d.Balancer(selector, 0, nil); err != nil {
+	if _, err := d.Balancer(selector); err != nil {
 		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
 		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
 	}

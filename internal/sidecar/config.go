@@ -37,7 +37,10 @@ type Config struct {
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
+	ConnectTimeout time.Duration // --client_connect_timeout
+	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
+	MaxConcurrency int           // --max_concurrency, 0 = no limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
@@ -132,12 +135,12 @@ func (d Drivers) Check(name, address string) error {
 }
 
 // Balancer is balance.New, for the table's selectors, too.
-func (d Drivers) Balancer(selector string, retries int, safe func(error) bool) (*balance.Balancer, error) {
+func (d Drivers) Balancer(selector string) (*balance.Balancer, error) {
 	pick, own := d.Selectors[selector]
 	if own {
 		selector = "p2c" // all but the choice is as it is with this
 	}
-	b, err := balance.New(selector, retries, safe)
+	b, err := balance.New(selector)
 	if own && err == nil {
 		b.Pick = pick
 	}
