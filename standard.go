@@ -19,11 +19,13 @@ func Standard() Plugin {
 			"embedded": embeddedRegistry,
 			"etcd":     etcdRegistry,
 			"nats":     natsRegistry,
+			"static":   staticRegistry,
 		},
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
 			"nats":     natsBroker,
+			"redis":    redisBroker,
 		},
 		CheckAddress: checkAddress,
 		CheckBroker:  checkBroker,

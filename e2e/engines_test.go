@@ -5,6 +5,8 @@ package e2e
 import (
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"github.com/micro/sidecar/internal/testserver"
 )
 
@@ -19,7 +21,10 @@ func TestEngines(t *testing.T) {
 		{"embedded", func(*testing.T) (string, []string) { return noConsul, nil }},
 		{"consul", func(t *testing.T) (string, []string) { return testserver.Consul(t).Addr, nil }},
 		{"etcd", func(t *testing.T) (string, []string) { return noConsul, registryAt("etcd", testserver.Etcd(t).Addr) }},
-		{"nats", func(t *testing.T) (string, []string) { return noConsul, registryAt("nats", testserver.NATS(t).Addr) }},
+		{"nats", func(t *testing.T) (string, []string) {
+			large := func(o *server.Options) { o.MaxPayload = 8 << 20 } // a server's own is 1 MiB
+			return noConsul, registryAt("nats", testserver.NATS(t, large).Addr)
+		}},
 	} {
 		t.Run(engine.name, func(t *testing.T) {
 			t.Parallel()

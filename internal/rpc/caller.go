@@ -37,6 +37,8 @@ type Caller struct {
 	Timeout time.Duration
 	// AnyAddress allows calls to an address that no node of the service has.
 	AnyAddress bool
+
+	strangers discovery.Budget // of all calls to such addresses
 }
 
 // Request is one call.
@@ -77,18 +79,22 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		// the next ones what is left of it.
 		Timeout: timeout,
 	}
+	asked := balance.Request{Key: r.Key, Repeatable: balance.Declared(r.Header), Shortened: timeout < c.Timeout}
 	var result []byte
-	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
-		begun := time.Now()
-		var err error
-		result, err = c.Transport.Call(ctx, n, call)
-		call.Timeout = 0
-		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
-			// How soon a node fails is no praise; that it let the time run
-			// out is to its account.
-			return 0, err
+	err = c.Balancer.Do(ctx, service, asked, func(t balance.Try) balance.Result {
+		during := ctx
+		if t.Cut {
+			cut := within(ctx, t.Limit)
+			defer cut.end()
+			during = cut
 		}
-		return time.Since(begun), err
+		var err error
+		result, err = c.Transport.Call(during, t.Node, call)
+		call.Timeout = 0
+		outcome := balance.Judge(ctx, err)
+		// How soon a node fails is no praise.
+		outcome.Timed = outcome.Timed || outcome.Fate == balance.Answered
+		return outcome
 	})
 	if err != nil {
 		return nil, err
@@ -135,7 +141,7 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 	if s != nil {
 		for _, n := range s.Nodes {
 			if n.Addr == addr {
-				return discovery.NewService(s.Name, []*discovery.Node{n}), nil
+				return alone(s.Name, n, s.Budget), nil
 			}
 		}
 	}
@@ -146,11 +152,18 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
 		address.ID = addr
-		return discovery.NewService(r.Service, []*discovery.Node{discovery.NewNode(address, "")}), nil
+		return alone(r.Service, discovery.NewNode(address, ""), &c.strangers), nil
 	case err != nil:
 		return nil, err
 	}
 	return nil, httpmsg.Errorf(http.StatusForbidden, "address %s is not a registered node of service %s, and no other may be called (--rpc_any_address)", r.Address, r.Service)
+}
+
+// alone is a service of one node.
+func alone(name string, n *discovery.Node, budget *discovery.Budget) *discovery.Service {
+	s := discovery.NewService(name, []*discovery.Node{n})
+	s.Budget = budget
+	return s
 }
 
 // parseNode reads the address of a node.

@@ -26,15 +26,12 @@ import (
 	"github.com/micro/sidecar/internal/transport"
 )
 
-// dialTimeout bounds the connecting to a node.
-const dialTimeout = 2 * time.Second
-
 // Run runs a sidecar until ctx ends or something breaks that it cannot live
 // without. Bound listeners come first, so that a port in use is told at once;
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
 	if err := s.listen(ctx, d.Middleware); err != nil {
 		return err // nothing was begun
 	}
@@ -59,6 +56,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -66,8 +66,9 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application task
+	discovering, consulWatch, readiness, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -83,8 +84,14 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	s.server.Switch(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	if err := s.deliverMessages(); err != nil {
+		return err
 	}
 	s.runApplication()
 	return nil
@@ -95,11 +102,15 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -128,6 +139,8 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
@@ -179,11 +192,11 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 
 // assemble makes the handlers and their collaborators.
 func (s *sidecar) assemble(d Drivers) error {
-	balancer, err := d.Balancer(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+	balancer, err := newBalancer(s.cfg, d)
 	if err != nil {
 		return err
 	}
-	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
 	forward := &proxy.Handler{
 		Namespace: s.cfg.Namespace,
 		Resolver:  s.discovery,
@@ -196,6 +209,8 @@ func (s *sidecar) assemble(d Drivers) error {
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
@@ -222,6 +237,7 @@ func (s *sidecar) assemble(d Drivers) error {
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
@@ -241,6 +257,7 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
