@@ -5,8 +5,8 @@ import (
 )
 
 // newBalancer makes the balancer of all requests to nodes.
-func newBalancer(cfg Config) (*balance.Balancer, error) {
-	b, err := balance.New(cfg.Selector)
+func newBalancer(cfg Config, d Drivers) (*balance.Balancer, error) {
+	b, err := d.Balancer(cfg.Selector)
 	if err != nil {
 		return nil, err
 	}

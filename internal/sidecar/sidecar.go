@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -30,8 +31,8 @@ import (
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
-	if err := s.listen(ctx); err != nil {
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
+	if err := s.listen(ctx, d.Middleware); err != nil {
 		return err // nothing was begun
 	}
 	err := s.start(ctx, d)
@@ -55,6 +56,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -62,8 +66,9 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application task
+	discovering, consulWatch, readiness, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -73,14 +78,20 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(d); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	if err := s.deliverMessages(); err != nil {
+		return err
 	}
 	s.runApplication()
 	return nil
@@ -91,11 +102,15 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -112,8 +127,8 @@ func (s *sidecar) wait(ctx context.Context) error {
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -124,6 +139,8 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
@@ -174,8 +191,8 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 }
 
 // assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble() error {
-	balancer, err := newBalancer(s.cfg)
+func (s *sidecar) assemble(d Drivers) error {
+	balancer, err := newBalancer(s.cfg, d)
 	if err != nil {
 		return err
 	}
@@ -192,6 +209,8 @@ func (s *sidecar) assemble() error {
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
@@ -218,6 +237,7 @@ func (s *sidecar) assemble() error {
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
@@ -237,6 +257,7 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
