@@ -10,13 +10,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/rpc"
-	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 )
 
@@ -37,15 +38,18 @@ type API struct {
 	Health *health.Prober
 	// Ready says why the sidecar is not ready, or nil.
 	Ready func(context.Context) error
-	// Stats counts; ShowStats makes /stats answer.
-	Stats     *stats.Stats
-	ShowStats bool
+	// Monitor tells about the sidecar. Metrics answers /metrics, and Page is what
+	// people see at /stats; without it the path is not the sidecar's own.
+	Monitor *monitor.Monitor
+	Metrics http.Handler
+	Page    http.Handler
 	// ProxyByDefault sends requests to the proxy unless they ask for RPC.
 	ProxyByDefault bool
 	MaxBodySize    int64
 	Guard          Guard
 
 	watches streams.Set
+	viewers atomic.Int64 // streams of /stats
 }
 
 // Own returns the handler of one of the sidecar's own paths, or nil when path
@@ -68,11 +72,9 @@ func (a *API) Own(path string) http.Handler {
 	case "/readyz":
 		h = a.ready
 	case "/metrics":
-		h = func(w http.ResponseWriter, r *http.Request) {
-			Fail(w, r, httpmsg.Errorf(404, "this version serves no metrics; see /stats"))
-		}
+		h = a.metrics
 	case "/stats":
-		if !a.ShowStats {
+		if a.Page == nil {
 			return nil
 		}
 		h = a.stats
@@ -172,9 +174,9 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	text(w, "ok\n")
 }
 
-func (a *API) stats(w http.ResponseWriter, r *http.Request) {
+func (a *API) metrics(w http.ResponseWriter, r *http.Request) {
 	if allow(w, r, http.MethodGet, http.MethodHead) {
-		writeJSON(w, r, a.Stats.Report())
+		a.Metrics.ServeHTTP(w, r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -18,6 +19,8 @@ type Node struct {
 	Peer
 	// Load is what balancing knows about the node.
 	Load Load
+	// Meter counts what was asked of it.
+	Meter stats.Meter
 }
 
 // Peer is where a node is reached and how it is spoken to. It is comparable: two
@@ -78,6 +81,9 @@ type Service struct {
 	// Turn is where round robin stands: the node picked last. All snapshots of
 	// a service share it, so it goes on when nodes change and ends with them.
 	Turn *atomic.Pointer[Node]
+	// Meter counts the requests to the service. Like Turn it is shared, and ends
+	// with the service.
+	Meter *stats.Meter
 	// Versions is what the engine said, one a version.
 	Versions []registry.Service
 }
@@ -85,7 +91,7 @@ type Service struct {
 // NewService returns the first snapshot of a service; it sorts nodes.
 func NewService(name string, nodes []*Node) *Service {
 	slices.SortFunc(nodes, byID)
-	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Turn: new(atomic.Pointer[Node])}
+	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Turn: new(atomic.Pointer[Node]), Meter: new(stats.Meter)}
 	for i, n := range nodes {
 		s.Hashes[i] = Hash(n.ID)
 	}

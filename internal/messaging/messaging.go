@@ -19,6 +19,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/stats"
 )
 
 // Options configure New. Broker and Fail are required.
@@ -50,6 +51,8 @@ type Options struct {
 	// OwnToken tells that a request's Authorization is meant for the sidecar,
 	// so that it does not go into a message; nil means that it never is.
 	OwnToken func(*http.Request) bool
+	// Topics counts messages by topic; nil counts nowhere.
+	Topics *stats.Topics
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -99,6 +102,9 @@ func New(o Options) *Messaging {
 	}
 	if o.OwnToken == nil {
 		o.OwnToken = func(*http.Request) bool { return false }
+	}
+	if o.Topics == nil {
+		o.Topics = new(stats.Topics)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

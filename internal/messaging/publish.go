@@ -39,6 +39,7 @@ func (m *Messaging) publish(ctx context.Context, topic string, message broker.Me
 		return err //nolint:wrapcheck // both callers say what they did
 	}
 	m.published.Add(1)
+	m.o.Topics.Published(topic)
 	return nil
 }
 

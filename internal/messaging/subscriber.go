@@ -207,6 +207,7 @@ func (s *subscriber) send(conn *websocket.Conn, frame []byte, message broker.Mes
 	switch {
 	case err == nil:
 		s.m.delivered.Add(1)
+		s.m.o.Topics.Delivered(s.topic)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		s.m.cut.Add(1)
 		s.m.log.Warn("slow subscriber cut", "topic", s.topic, "queue", s.queue, "unread_for", s.m.o.WriteTimeout)

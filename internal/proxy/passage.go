@@ -10,21 +10,27 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 )
 
 // passage is one request on its way to a node, and the answer on its way back.
 // It holds what would otherwise be allocated for each request.
 type passage struct {
-	h    *Handler
-	r    *httpmsg.Request
-	w    httpmsg.ResponseWriter
-	ctx  context.Context
-	out  httpmsg.Request // r as the node gets it
-	wish transport.Forwarding
-	node *discovery.Node
-	sent time.Time // when node was chosen
-	resp *httpmsg.Response
+	h       *Handler
+	r       *httpmsg.Request
+	w       httpmsg.ResponseWriter
+	ctx     context.Context
+	service *discovery.Service
+	out     httpmsg.Request // r as the node gets it
+	wish    transport.Forwarding
+	node    *discovery.Node
+	resp    *httpmsg.Response
+
+	begun time.Time     // when the first node was chosen
+	sent  time.Time     // when node was
+	took  time.Duration // from begun to the answer; 0 when it says nothing
 
 	headed  func()                                       // called when the answer has begun, or never will; may be nil
 	attempt func(*discovery.Node) (time.Duration, error) // try, made once
@@ -67,7 +73,7 @@ func (p *passage) end() {
 
 // run sends the request to a node of service and the answer to the client.
 func (p *passage) run(ctx context.Context, service *discovery.Service) error {
-	p.ctx = ctx
+	p.ctx, p.service = ctx, service
 	err := p.h.Balancer.Do(ctx, service, p.h.Balancer.Key(p.r), p.attempt)
 	if p.headed != nil {
 		p.headed()
@@ -75,6 +81,7 @@ func (p *passage) run(ctx context.Context, service *discovery.Service) error {
 	if err != nil {
 		return err
 	}
+	record.Request(service, stats.Proxy, p.resp.Status, nil, p.took)
 	p.node.Load.Open.Add(1)
 	defer p.node.Load.Open.Add(-1)
 	if p.resp.Conn != nil {
@@ -85,8 +92,23 @@ func (p *passage) run(ctx context.Context, service *discovery.Service) error {
 
 // try sends the request to a node.
 func (p *passage) try(n *discovery.Node) (time.Duration, error) {
+	took, err := p.send(n)
+	status := 0
+	if err == nil {
+		status = p.resp.Status
+		if took > 0 {
+			p.took = p.sent.Sub(p.begun) + took
+		}
+	}
+	record.Try(n, stats.Proxy, status, err, took)
+	return took, err
+}
+
+func (p *passage) send(n *discovery.Node) (took time.Duration, err error) {
 	p.node, p.sent = n, time.Now()
-	var err error
+	if p.begun.IsZero() {
+		p.begun = p.sent
+	}
 	p.resp, err = p.h.Transport.Forward(p.ctx, n.Peer, &p.out, &p.wish)
 	_, uploading := p.out.Body.(*watchedBody)
 	switch {

@@ -17,6 +17,8 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -35,6 +37,9 @@ type Caller struct {
 	Transport *transport.Client
 	// Timeout bounds a call in total, all tries and the look-up included.
 	Timeout time.Duration
+	// Status is what a client is told of an error, for the statistics; it may
+	// be nil.
+	Status func(error) int
 	// AnyAddress allows calls to an address that no node of the service has.
 	AnyAddress bool
 }
@@ -78,22 +83,43 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		Timeout: timeout,
 	}
 	var result []byte
-	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
-		begun := time.Now()
-		var err error
+	var begun time.Time
+	var took time.Duration // from the first try to the answer
+	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (_ time.Duration, err error) {
+		sent := time.Now()
+		if begun.IsZero() {
+			begun = sent
+		}
 		result, err = c.Transport.Call(ctx, n, call)
+		now := time.Now()
+		took = now.Sub(begun)
 		call.Timeout = 0
+		record.Try(n, stats.RPC, http.StatusOK, err, now.Sub(sent))
 		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
 			// How soon a node fails is no praise; that it let the time run
 			// out is to its account.
 			return 0, err
 		}
-		return time.Since(begun), err
+		return now.Sub(sent), err
 	})
+	c.record(service, err, took)
 	if err != nil {
 		return nil, err
 	}
 	return result, nil
+}
+
+// record notes what became of a call, for the statistics.
+func (c *Caller) record(s *discovery.Service, err error, took time.Duration) {
+	status := http.StatusOK
+	switch {
+	case err == nil:
+	case c.Status == nil:
+		status = 0
+	default:
+		status = c.Status(err)
+	}
+	record.Request(s, stats.RPC, status, err, took)
 }
 
 // timeout returns the caller's timeout, or the request's when that is shorter.

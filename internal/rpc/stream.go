@@ -14,6 +14,8 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 )
@@ -46,8 +48,10 @@ func (c *Caller) Stream(ctx context.Context, r Request, requests *transport.Requ
 		var err error
 		node = n
 		s, err = c.Transport.Stream(ctx, n, call, requests)
+		record.Try(n, stats.RPC, http.StatusOK, err, 0)
 		return 0, err // when a stream begins is its method's affair, not the node's
 	})
+	c.record(service, err, 0)
 	if err != nil {
 		cancel()
 		return nil, nil, err

@@ -40,6 +40,7 @@ type Config struct {
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
+	Version      string // of the program
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration

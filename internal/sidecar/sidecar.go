@@ -19,11 +19,13 @@ import (
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/server"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/web"
 )
 
 // dialTimeout bounds the connecting to a node.
@@ -67,7 +69,9 @@ type sidecar struct {
 	messaging *messaging.Messaging
 	api       *api.API
 
-	discovering, consulWatch, readiness, application task
+	monitor   *monitor.Monitor
+
+	discovering, consulWatch, readiness, monitoring, application task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -83,6 +87,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	s.server.Switch(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	s.monitoring.begin(s.monitor.Run)
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
@@ -100,6 +105,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
 		{"listeners", s.drain},
+		{"monitoring", s.monitoring.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -190,8 +196,11 @@ func (s *sidecar) assemble() error {
 		Balancer:  balancer,
 		Transport: s.transport,
 		Timeout:   s.cfg.RequestTimeout,
+		Status:    statusOf,
 	}
+	s.monitor = s.newMonitor()
 	s.messaging = messaging.New(messaging.Options{
+		Topics:      s.monitor.Topics,
 		Broker:      s.engines.Broker,
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
@@ -199,6 +208,7 @@ func (s *sidecar) assemble() error {
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
+	s.monitor.Messages = s.messages
 	s.api = &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
@@ -208,6 +218,7 @@ func (s *sidecar) assemble() error {
 				Balancer:   balancer,
 				Transport:  s.transport,
 				Timeout:    s.cfg.RequestTimeout,
+				Status:     statusOf,
 				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
@@ -217,17 +228,23 @@ func (s *sidecar) assemble() error {
 		Proxy:          forward,
 		Messaging:      s.messaging,
 		Ready:          s.engines.Ping,
-		Stats:          s.stats,
-		ShowStats:      s.cfg.EnableStats,
+		Monitor:        s.monitor,
+		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+	}
+	if s.cfg.EnableStats {
+		s.api.Page = web.Page()
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
 	}
 	return nil
 }
+
+// statusOf is the status that a client sees of an error.
+func statusOf(err error) int { return api.Explain(err).Code }
 
 // runApplication registers the application, when there is one, until the
 // sidecar stops.
