@@ -55,30 +55,8 @@ type API struct {
 // Own returns the handler of one of the sidecar's own paths, or nil when path
 // (as it came, without the query) belongs to the data plane.
 func (a *API) Own(path string) http.Handler {
-	var h http.HandlerFunc
-	switch path {
-	case "/registry":
-		h = a.registry
-	case "/broker":
-		h = a.Messaging.ServeHTTP
-	case "/health":
-		h = a.health
-	case "/livez":
-		h = func(w http.ResponseWriter, r *http.Request) {
-			if allow(w, r, http.MethodGet, http.MethodHead) {
-				text(w, "ok\n")
-			}
-		}
-	case "/readyz":
-		h = a.ready
-	case "/metrics":
-		h = a.metrics
-	case "/stats":
-		if a.Page == nil {
-			return nil
-		}
-		h = a.stats
-	default:
+	h := a.own(path)
+	if h == nil {
 		return nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,6 +65,32 @@ func (a *API) Own(path string) http.Handler {
 		}
 	})
 }
+
+func (a *API) own(path string) http.HandlerFunc {
+	switch path {
+	case "/registry":
+		return a.registry
+	case "/broker":
+		return a.Messaging.ServeHTTP
+	case "/health":
+		return a.health
+	case "/livez":
+		return live
+	case "/readyz":
+		return a.ready
+	case "/metrics":
+		return a.metrics
+	case "/stats":
+		if a.Page != nil {
+			return a.stats
+		}
+	}
+	return nil
+}
+
+// Admin returns the handler of one of the sidecar's own paths for those who need
+// not be guarded against.
+func (a *API) Admin(path string) http.Handler { return a.own(path) }
 
 // Serve answers a request of the data plane. The only error it returns is
 // [httpmsg.ErrAborted].
@@ -160,6 +164,12 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, httpmsg.Errorf(result.Status, "%v", result.Err))
 	default:
 		Fail(w, r, httpmsg.Errorf(http.StatusServiceUnavailable, "%v", result.Err))
+	}
+}
+
+func live(w http.ResponseWriter, r *http.Request) {
+	if allow(w, r, http.MethodGet, http.MethodHead) {
+		text(w, "ok\n")
 	}
 }
 

@@ -106,6 +106,7 @@ func (p *passage) try(n *discovery.Node) (time.Duration, error) {
 
 func (p *passage) send(n *discovery.Node) (took time.Duration, err error) {
 	p.node, p.sent = n, time.Now()
+	p.r.Account.To(p.service.Name, n.Addr)
 	if p.begun.IsZero() {
 		p.begun = p.sent
 	}

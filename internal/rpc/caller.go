@@ -59,6 +59,8 @@ type Request struct {
 	Body        []byte
 	// Timeout shortens the caller's when it is positive.
 	Timeout time.Duration
+	// Account is that of the request that this call came by; it may be nil.
+	Account *httpmsg.Account
 }
 
 // Call makes the call and returns the result. Errors are *httpmsg.Error for
@@ -87,6 +89,7 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 	var took time.Duration // from the first try to the answer
 	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (_ time.Duration, err error) {
 		sent := time.Now()
+		r.Account.To(r.Service, n.Addr)
 		if begun.IsZero() {
 			begun = sent
 		}

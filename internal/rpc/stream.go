@@ -47,6 +47,7 @@ func (c *Caller) Stream(ctx context.Context, r Request, requests *transport.Requ
 	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
 		var err error
 		node = n
+		r.Account.To(r.Service, n.Addr)
 		s, err = c.Transport.Stream(ctx, n, call, requests)
 		record.Try(n, stats.RPC, http.StatusOK, err, 0)
 		return 0, err // when a stream begins is its method's affair, not the node's

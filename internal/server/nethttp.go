@@ -26,9 +26,10 @@ type Routes interface {
 
 // entrance counts what comes in by both ways, and is the net/http one.
 type entrance struct {
-	routes atomic.Pointer[Routes]
-	count  func(status int)
-	log    *slog.Logger
+	routes  atomic.Pointer[Routes]
+	count   func(status int)
+	observe func(*Answered) // nil when nobody wants to know
+	log     *slog.Logger
 
 	active   sync.WaitGroup // handlers running under net/http
 	requests atomic.Int64   // how many of them answer a request
@@ -43,6 +44,9 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.requests.Add(1)
 	control := http.NewResponseController(w)
 	rec := &recorder{ResponseWriter: w, entrance: e}
+	if e.observe != nil {
+		rec.account = rec.observed.begin()
+	}
 	var s *strict // none over HTTP/2
 	if s, _ = r.Context().Value(strictKey{}).(*strict); s != nil {
 		rec.strict, rec.passed = s, s.take(r.Method, r.RequestURI)
@@ -102,6 +106,9 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 		rec.status = http.StatusOK // what net/http makes of silence
 	}
 	e.count(rec.status)
+	if e.observe != nil {
+		rec.observe(r)
+	}
 	if rec.hijacked {
 		e.upgraded.Add(-1)
 	} else {
@@ -130,6 +137,9 @@ type recorder struct {
 	body     *body // nil when the request has none
 	status   int   // 0 until the head was written
 	hijacked bool
+	sent     int64 // bytes of the body
+	observed observation
+	account  *httpmsg.Account // of observed, if anybody wants to know
 
 	strict *strict // the connection's reader; nil over HTTP/2
 	passed *passed // the request as it came; nil over HTTP/2
@@ -168,7 +178,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.sent += int64(n)
+	return n, err
 }
 
 // end completes the answer when some of the request is unread: its body is then

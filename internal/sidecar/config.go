@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/registry"
 )
@@ -41,6 +42,10 @@ type Config struct {
 	AllowedHosts []string
 	EnableStats  bool
 	Version      string // of the program
+	// AdminAddress is the "host:port" of the listener for probes, scrapes and
+	// profiles; "" for none.
+	AdminAddress string
+	AccessLog    accesslog.Options // no log when Path is ""
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration

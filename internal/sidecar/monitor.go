@@ -18,6 +18,9 @@ func (s *sidecar) newMonitor() *monitor.Monitor {
 	if s.cfg.EnableStats {
 		m.Sampler = stats.NewSampler(s.stats)
 	}
+	if s.accessLog != nil {
+		m.LogDropped = s.accessLog.Dropped
+	}
 	return m
 }
 

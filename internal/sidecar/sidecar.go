@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
@@ -38,7 +39,7 @@ const dialTimeout = 2 * time.Second
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
 	if err := s.listen(ctx); err != nil {
-		return err // nothing was begun
+		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
 	err := s.start(ctx, d)
 	if err == nil {
@@ -70,6 +71,8 @@ type sidecar struct {
 	api       *api.API
 
 	monitor   *monitor.Monitor
+	admin     admin
+	accessLog *accesslog.Log
 
 	discovering, consulWatch, readiness, monitoring, application task
 }
@@ -85,6 +88,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.server.Switch(s.api)
+	s.admin.own.Store(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
 	s.monitoring.begin(s.monitor.Run)
@@ -108,6 +112,8 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"monitoring", s.monitoring.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
+		{"admin listener", s.admin.stop},
+		{"access log", s.closeAccessLog},
 	})
 }
 
@@ -123,7 +129,11 @@ func (s *sidecar) wait(ctx context.Context) error {
 
 // listen binds the listeners and answers that the sidecar is starting.
 func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+	observe, err := s.openAccessLog()
+	if err != nil {
+		return err
+	}
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -138,6 +148,9 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
+	if s.cfg.AdminAddress != "" {
+		return s.admin.listen(ctx, s.cfg.AdminAddress, s.log)
+	}
 	return nil
 }
 

@@ -45,7 +45,7 @@ class Chart {
   redraw() {
     this.u?.destroy();
     this.u = null;
-    if (this.span) this.show(this.span);
+    if (this.span) this.show(this.span, this.started);
   }
 
   options() {
@@ -66,7 +66,7 @@ class Chart {
           },
           values: (_, splits) => splits.map((s) => {
             if (s === 0) return "now";
-            return -s >= 120 ? `−${Math.round(-s / 60)} min` : `−${Math.round(-s)} s`;
+            return -s >= 120 ? `−${Math.round(-s / 60)} min` : `−${Math.round(-s)} s`; // minus signs
           }),
         },
         { stroke: ink, font, size: 52, gap: 6, grid: { stroke: rule, width: 1 }, ticks: { show: false }, ...this.axis() },
@@ -74,17 +74,22 @@ class Chart {
     };
   }
 
-  show(span) {
+  /** show draws a span of a sidecar that was started at a time in seconds since 1970. */
+  show(span, started) {
     this.span = span;
+    this.started = started;
     const n = span.p50.length;
     const x = Array.from({ length: n }, (_, i) => (i - n + 1) * span.step_seconds);
+    const begin = -n * span.step_seconds;
     const data = [x, ...this.data(span)];
-    if (!this.u || this.u.scales.x.min !== x[0]) {
+    // There is nothing to show of the time before the sidecar started.
+    for (let i = 0; i < n && span.end + x[i] <= started; i++) for (const line of data.slice(1)) line[i] = null;
+    if (!this.u || this.u.scales.x.min !== begin) {
       this.u?.destroy();
       this.plot.replaceChildren();
-      this.u = new uPlot({ ...this.options(), ...this.shape(x) }, data, this.plot);
+      this.u = new uPlot({ ...this.options(), ...this.shape() }, data, this.plot);
     } else this.u.setData(data, false), this.u.redraw(true, true);
-    this.u.setScale("x", { min: x[0], max: 0 });
+    this.u.setScale("x", { min: begin, max: 0 });
     this.u.setScale("y", this.reach(span));
     this.tell(this.u.cursor.idx);
     setAttribute(this.plot, "aria-label", this.sentence(span));

@@ -15,7 +15,7 @@ let span = "2m";
 function show() {
   panels.figures(overview, overview?.spans[span]);
   if (!overview) return;
-  for (const chart of charts) chart.show(overview.spans[span]);
+  for (const chart of charts) chart.show(overview.spans[span], overview.started);
   services.show(overview);
   panels.applications(overview);
   panels.engines(overview);

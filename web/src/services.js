@@ -134,12 +134,14 @@ function updateCells(tr, t) {
 
 function makeNode() {
   return el("tr", { class: "node" },
-    el("th", { scope: "row", class: "name" }, el("span", { class: "label" }, el("b"), el("small"))), el("td", { class: "state" }, el("span", { class: "badge" })), ...cells());
+    el("th", { scope: "row", class: "name" }, el("span", { class: "label" }, el("b"), el("small", {}, el("em"), el("span")))),
+    el("td", { class: "state" }, el("span", { class: "badge" })), ...cells());
 }
 
 function updateNode(tr, n) {
   setText(tr.querySelector("b"), n.address);
-  setText(tr.querySelector(".label small"), [n.id, n.version && `v${n.version}`.replace("vv", "v"), n.protocol].filter(Boolean).join(" · "));
+  const [where, about] = tr.querySelector(".label small").children;
+  setText(about, [n.id, n.version && `v${n.version}`.replace("vv", "v"), n.protocol].filter(Boolean).join(" · "));
   const badge = tr.querySelector(".badge");
   let text = states[n.state] ?? n.state;
   if (n.until) {
@@ -147,6 +149,7 @@ function updateNode(tr, n) {
     if (left > 0) text += ` ${left} s`;
   }
   setText(badge, text);
+  setText(where, n.state === "serving" ? "" : `${text} `); // where there is no room for the column
   setAttribute(badge, "data-state", n.state);
   setAttribute(badge, "title", n.reason);
   updateCells(tr, n);
