@@ -42,7 +42,7 @@ func (r Reason) String() string {
 
 // Meter counts the requests to a service, or to one of its nodes. The zero value
 // has counted nothing, and holds no memory until it does. It is safe for
-// concurrent use and takes no lock.
+// concurrent use and takes no lock. A nil one counts nothing.
 type Meter struct{ counts atomic.Pointer[counts] }
 
 type counts struct {
@@ -54,6 +54,9 @@ type counts struct {
 // Record notes a request that was answered with that HTTP status, 0 for none.
 // took is the time to the answer, 0 when it says nothing.
 func (m *Meter) Record(p Protocol, status int, why Reason, took time.Duration) {
+	if m == nil {
+		return
+	}
 	c := m.counts.Load()
 	if c == nil {
 		m.counts.CompareAndSwap(nil, new(counts))
@@ -70,6 +73,9 @@ func (m *Meter) Record(p Protocol, status int, why Reason, took time.Duration) {
 
 // Fail notes why a request went wrong that was recorded before.
 func (m *Meter) Fail(why Reason) {
+	if m == nil {
+		return
+	}
 	if c := m.counts.Load(); c != nil {
 		c.reasons[why].Add(1)
 	}
