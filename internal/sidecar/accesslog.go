@@ -13,10 +13,10 @@ import (
 // openAccessLog opens the log of --access_log and returns what observes answers
 // for it, nil when there is none.
 func (s *sidecar) openAccessLog() (observe func(*server.Answered), err error) {
-	if s.cfg.AccessLog.Path == "" {
+	if s.cfg.Observe.AccessLog.Path == "" {
 		return nil, nil
 	}
-	log, err := accesslog.Open(s.cfg.AccessLog, func(err error) {
+	log, err := accesslog.Open(s.cfg.Observe.AccessLog, func(err error) {
 		s.log.Error("the access log cannot be written; trying on", "error", err)
 	})
 	if err != nil {

@@ -41,14 +41,19 @@ type Config struct {
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
-	Version      string // of the program
+	Observe      Observe
+
+	DrainDelay    time.Duration
+	ShutdownGrace time.Duration
+}
+
+// Observe is what the sidecar tells of itself.
+type Observe struct {
+	Version string // of the program
 	// AdminAddress is the "host:port" of the listener for probes, scrapes and
 	// profiles; "" for none.
 	AdminAddress string
 	AccessLog    accesslog.Options // no log when Path is ""
-
-	DrainDelay    time.Duration
-	ShutdownGrace time.Duration
 }
 
 // App is the application that the sidecar registers; none when Name is "".

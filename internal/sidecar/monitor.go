@@ -9,7 +9,7 @@ import (
 // there.
 func (s *sidecar) newMonitor() *monitor.Monitor {
 	m := &monitor.Monitor{
-		Version:  s.cfg.Version,
+		Version:  s.cfg.Observe.Version,
 		Stats:    s.stats,
 		Topics:   new(stats.Topics),
 		Services: s.discovery.Known,

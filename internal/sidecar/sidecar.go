@@ -148,8 +148,8 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
-	if s.cfg.AdminAddress != "" {
-		return s.admin.listen(ctx, s.cfg.AdminAddress, s.log)
+	if s.cfg.Observe.AdminAddress != "" {
+		return s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log)
 	}
 	return nil
 }
