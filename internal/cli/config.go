@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -31,6 +32,8 @@ type Config struct {
 	Headers map[string]string // publish
 
 	tls             tlsFiles
+	authTokenFile   string // --auth_token_file
+	credentials     credentials
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -46,12 +49,25 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 	if len(c.Sidecar.Addresses) == 0 {
 		c.Sidecar.Addresses = defaultAddresses()
 	}
+	if err := c.finishSelector(given, d); err != nil {
+		return err
+	}
 	return c.finishEngines(given, d)
+}
+
+// finishSelector refuses a selector that nobody knows.
+func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
+	selector := c.Sidecar.Selector
+	if _, err := d.Balancer(selector, 0, nil); err != nil {
+		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
+		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
+	}
+	return nil
 }
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given))
+	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given), c.finishAuth(given))
 }
 
 // finishApp checks the application's settings and splits what is registered.
@@ -130,7 +146,7 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
-	if err := d.Check(e.Broker, e.BrokerAddress); err != nil {
+	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["broker_address"], err)
 	}
 	return nil

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/accesslog"
+	"github.com/micro/sidecar/internal/auth"
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/registry"
 )
@@ -21,7 +24,7 @@ type Config struct {
 	TLS       *tls.Config // of the listeners, see [server.Options]; nil without
 	Namespace string
 	Handler   string // rpc or proxy
-	Selector  string // one of balance.Selectors(), or hash:HEADER
+	Selector  string // one of balance.Selectors(), hash:HEADER, or one of the table's
 
 	App         App
 	Healthcheck Healthcheck
@@ -38,6 +41,8 @@ type Config struct {
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
 
+	// Tokens are what clients must show; nil asks for none.
+	Tokens       *auth.Tokens
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
@@ -89,13 +94,19 @@ type Engines struct {
 	Host bool
 }
 
-// Drivers is the visible table of cmd/micro: which engines this build knows.
+// Drivers is the visible table of standard.go: which engines this build knows.
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
+	// Selectors are further names for --selector.
+	Selectors map[string]balance.Picker
+	// Middleware stands in front of all handlers, the first one outermost.
+	Middleware []func(http.Handler) http.Handler
 	// CheckAddress says what is wrong with the address given for the engine of
 	// that name, before anything is started; it may be nil.
 	CheckAddress func(name string, address *url.URL) error
+	// CheckBroker is the same for a broker, nil if it is no different.
+	CheckBroker func(name string, address *url.URL) error
 }
 
 // Check says what is wrong with an engine's address, if it is not empty.
@@ -105,6 +116,27 @@ func (d Drivers) Check(name, address string) error {
 		return err
 	}
 	return d.CheckAddress(name, u)
+}
+
+// Balancer is balance.New, for the table's selectors, too.
+func (d Drivers) Balancer(selector string, retries int, safe func(error) bool) (*balance.Balancer, error) {
+	pick, own := d.Selectors[selector]
+	if own {
+		selector = "p2c" // all but the choice is as it is with this
+	}
+	b, err := balance.New(selector, retries, safe)
+	if own && err == nil {
+		b.Pick = pick
+	}
+	return b, err
+}
+
+// CheckBrokerAddress is Check for a broker's address.
+func (d Drivers) CheckBrokerAddress(name, address string) error {
+	if d.CheckBroker != nil {
+		d.CheckAddress = d.CheckBroker
+	}
+	return d.Check(name, address)
 }
 
 // Env is what a driver is opened with.

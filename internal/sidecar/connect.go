@@ -9,12 +9,12 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -88,6 +88,9 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 			c.BrokerName = c.RegistryName
 		}
 	}
+	if c.BrokerName == "nats" && c.RegistryName == "nats" && e.BrokerAddress == "" {
+		e.BrokerAddress = e.RegistryAddress // the same engine
+	}
 	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
 	if err != nil {
 		return err
@@ -142,16 +145,13 @@ func (l *lazyEngine) close(ctx context.Context) error {
 	return l.open.Close(ctx)
 }
 
-// parseAddress makes a URL of what --registry_address or --broker_address say:
-// nil for nothing, name://text for what is no URL.
+// parseAddress makes a URL of what --registry_address or --broker_address say,
+// nil for nothing.
 func parseAddress(name, text string) (*url.URL, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if !strings.Contains(text, "://") {
-		text = name + "://" + text
-	}
-	u, err := url.Parse(text)
+	u, err := engineurl.Parse(name, text)
 	if err != nil {
 		return nil, fmt.Errorf("address: %w", err)
 	}

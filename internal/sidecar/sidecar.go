@@ -10,13 +10,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -38,7 +38,7 @@ const dialTimeout = 2 * time.Second
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
-	if err := s.listen(ctx); err != nil {
+	if err := s.listen(ctx, d.Middleware); err != nil {
 		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
 	err := s.start(ctx, d)
@@ -74,7 +74,7 @@ type sidecar struct {
 	admin     admin
 	accessLog *accesslog.Log
 
-	discovering, consulWatch, readiness, monitoring, application task
+	discovering, consulWatch, readiness, monitoring, application, tokens task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -84,7 +84,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(d); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
@@ -92,6 +92,9 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
 	s.monitoring.begin(s.monitor.Run)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
@@ -106,6 +109,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
 		{"listeners", s.drain},
@@ -128,12 +132,12 @@ func (s *sidecar) wait(ctx context.Context) error {
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
 	observe, err := s.openAccessLog()
 	if err != nil {
 		return err
 	}
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Observe: observe, Log: s.log})
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -144,6 +148,8 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
@@ -197,8 +203,8 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 }
 
 // assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+func (s *sidecar) assemble(d Drivers) error {
+	balancer, err := d.Balancer(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
 	if err != nil {
 		return err
 	}
@@ -246,6 +252,7 @@ func (s *sidecar) assemble() error {
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.EnableStats {
 		s.api.Page = web.Page()

@@ -1,4 +1,4 @@
-package main
+package sidecar
 
 import (
 	"context"
@@ -11,9 +11,11 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/broker/redis"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
+	"github.com/micro/sidecar/registry/etcd"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 )
 
@@ -26,6 +28,12 @@ func checkAddress(name string, address *url.URL) error {
 			return err
 		}
 		return reg.Close()
+	case "etcd":
+		return etcd.CheckAddress(address)
+	case "nats":
+		return natsregistry.CheckAddress(address)
+	case "redis":
+		return redis.CheckAddress(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
@@ -34,6 +42,15 @@ func checkAddress(name string, address *url.URL) error {
 		return errors.New("the embedded engine has no address: --data_dir says which one is meant")
 	}
 	return nil
+}
+
+// checkBroker says what is wrong with a broker's address, where that is not
+// what a registry of the same name would say.
+func checkBroker(name string, address *url.URL) error {
+	if name == "nats" {
+		return natsbroker.CheckAddress(address)
+	}
+	return checkAddress(name, address)
 }
 
 // consulRegistry opens the Consul agent at the address, or at the one that
