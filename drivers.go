@@ -96,7 +96,7 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{Log: e.Log})
+	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{MaxBytes: e.MaxBytes, Full: host.Full, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -79,10 +79,14 @@ type JoinOptions struct {
 // Member receives the messages of a durable queue.
 type Member interface {
 	// Receive waits for the next message. It returns ctx's error when that
-	// ends first, and ErrClosed after Close; other errors do not end the
+	// ends first, and ErrClosed after Drain or Close; other errors do not end the
 	// membership, a driver tries on by itself. A message comes in the order it
 	// was stored, unless it was given back before.
 	Receive(ctx context.Context) (*Held, error)
+	// Drain takes no further messages: Receive returns ErrClosed from now on,
+	// what it has not given out is returned, and what it has stays held until
+	// it is settled, or Close. Draining twice is no error.
+	Drain(ctx context.Context) error
 	// Close leaves the queue. It returns the messages that are still held, as
 	// [Held.Return] does, so that other members get them at once. Closing
 	// twice is no error.
@@ -143,7 +147,8 @@ type QueueInfo struct {
 	// Oldest is when the oldest message that is not acknowledged was stored;
 	// zero when there is none or the engine cannot tell.
 	Oldest time.Time
-	// Members is how many are there now.
+	// Members is how many are there now; an engine that cannot count them says
+	// 1 when there are any.
 	Members int
 	// LastSeen is when a member was there last: now, if there is one. It may
 	// be a minute old. Zero when there never was one.

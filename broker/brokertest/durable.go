@@ -34,6 +34,7 @@ func RunDurable(t *testing.T, open func(t *testing.T) broker.Broker, o Options) 
 		{"Extend", testExtend},
 		{"SettledOnce", testSettledOnce},
 		{"MemberLeaves", testLeave},
+		{"MemberDrains", testDrain},
 		{"MaxInFlightKeepsOrder", testInFlight},
 		{"OptionsOfExistingQueue", testRedeclare},
 		{"NamesNeverMix", testDurableNames},

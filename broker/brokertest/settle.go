@@ -362,6 +362,39 @@ func testLeave(s *suite) {
 	}
 }
 
+func testDrain(s *suite) {
+	a, b := s.durable(), s.durable()
+	const topic = "durable.drain"
+	m := s.join(a, topic, "q", broker.JoinOptions{Prefetch: 4})
+	for _, body := range numbered("", 4) {
+		s.publish(b, topic, body)
+	}
+	mine := s.expect(m, "000", 1)
+	other := s.join(b, topic, "q", broker.JoinOptions{Prefetch: 4})
+	for range 2 {
+		if err := m.Drain(s.ctx()); err != nil {
+			s.Fatalf("Drain: %v", err)
+		}
+	}
+	if _, err := m.Receive(s.ctx()); !errors.Is(err, broker.ErrClosed) {
+		s.Errorf("Receive after Drain: %v, want ErrClosed", err)
+	}
+	want, got := map[string]int{"001": 1, "002": 1, "003": 1}, map[string]int{}
+	for range 3 {
+		h := s.receive(other)
+		got[string(h.Body)] = h.Attempt
+		s.ack(h)
+	}
+	if !maps.Equal(got, want) {
+		s.Errorf("the other member got %v, want %v", got, want)
+	}
+	s.ack(mine)
+	if err := m.Close(s.ctx()); err != nil {
+		s.Errorf("Close: %v", err)
+	}
+	s.nothing(other)
+}
+
 func testInFlight(s *suite) {
 	a, b := s.durable(), s.durable()
 	const topic = "durable.inflight"

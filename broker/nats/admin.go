@@ -88,11 +88,15 @@ func (b *Broker) describe(ctx context.Context, stream jetstream.Stream, info *je
 	}
 	q := broker.QueueInfo{
 		Topic: topic, Queue: queue,
-		Lag: int(info.NumPending), Held: info.NumAckPending, Members: info.NumWaiting,
+		Lag: int(info.NumPending), Held: info.NumAckPending,
 		AckWait: info.Config.AckWait, MaxInFlight: max(info.Config.MaxAckPending, 0), Expires: info.Config.InactiveThreshold,
 	}
-	if q.LastSeen, err = b.lastSeen(ctx, info); err != nil {
+	var here bool
+	if q.LastSeen, here, err = b.lastSeen(ctx, info); err != nil {
 		return q, true, err
+	}
+	if here {
+		q.Members = 1 // NATS tells requests that wait, not who made them
 	}
 	if q.Lag+q.Held > 0 {
 		oldest, err := stream.GetMsg(ctx, info.AckFloor.Stream+1, jetstream.WithGetMsgSubject(info.Config.FilterSubject))

@@ -49,7 +49,8 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 
 // returnedBefore is how often a message was given back without counting.
 func (m *member) returnedBefore(id string) (int, error) {
-	ctx, cancel := context.WithTimeout(m.ended, m.wait)
+	// A member that leaves gives back what still comes, and so has to know, too.
+	ctx, cancel := context.WithTimeout(context.Background(), min(m.wait, leaveTimeout))
 	defer cancel()
 	value, _, err := m.broker.state(ctx, m.broker.returnedSubject(m.consumer, id))
 	if err != nil || value == "" {

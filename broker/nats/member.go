@@ -293,6 +293,24 @@ func (m *member) status(msg *gonats.Msg) {
 	}
 }
 
+// Drain implements [broker.Member].
+func (m *member) Drain(ctx context.Context) error {
+	m.end()
+	m.worker.Wait()
+	m.drainInbox(ctx)
+	m.late.Wait()
+	var waiting []*broker.Held
+	for {
+		select {
+		case h := <-m.ready:
+			waiting = append(waiting, h)
+			continue
+		default:
+		}
+		return m.returnAll(ctx, waiting)
+	}
+}
+
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
 	m.broker.mu.Lock()
@@ -302,37 +320,41 @@ func (m *member) Close(ctx context.Context) error {
 }
 
 func (m *member) leave(ctx context.Context) error {
-	m.end()
-	m.worker.Wait()
-	m.drain(ctx)
+	drained := m.Drain(ctx)
 	m.mu.Lock()
-	all := make([]*holding, 0, len(m.holdings))
+	all := make([]*broker.Held, 0, len(m.holdings))
 	for h := range m.holdings {
-		all = append(all, h)
+		all = append(all, h.held)
 	}
 	m.mu.Unlock()
+	return errors.Join(drained, m.returnAll(ctx, all))
+}
+
+// returnAll gives messages back, side by side.
+func (m *member) returnAll(ctx context.Context, all []*broker.Held) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, h := range all {
 		wg.Go(func() {
-			err := h.held.Return(ctx)
+			err := h.Return(ctx)
 			if !errors.Is(err, broker.ErrSettled) && !errors.Is(err, broker.ErrLapsed) {
 				errs[i] = err
 			}
 		})
 	}
 	wg.Wait()
-	m.late.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("leave queue %q of topic %q: %w", m.queue, m.topic, errs[0])
+	for _, err := range errs {
+		if err != nil { // one is enough: they have the same cause
+			return fmt.Errorf("give back %d messages of queue %q of topic %q: %w", len(all), m.queue, m.topic, err)
+		}
 	}
 	return nil
 }
 
-// drain ends the inbox after what is under way to it has come, so that it can
+// drainInbox ends the inbox after what is under way to it has come, so that it can
 // be given back: what got lost here would come again only when its time is
 // over, and count.
-func (m *member) drain(ctx context.Context) {
+func (m *member) drainInbox(ctx context.Context) {
 	m.mu.Lock()
 	sub := m.sub
 	m.mu.Unlock()
@@ -375,12 +397,16 @@ func (m *member) tellSeen() {
 	defer tick.Stop()
 	for {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(m.ended), time.Second)
-		err := m.broker.setState(ctx, m.broker.seenSubject(m.consumer), "")
+		said := memberHere
+		if m.ended.Err() != nil {
+			said = memberGone
+		}
+		err := m.broker.setState(ctx, m.broker.seenSubject(m.consumer), said)
 		cancel()
 		if err != nil {
 			m.broker.o.Log.Debug("broker: tell that a member is there", "topic", m.topic, "queue", m.queue, "error", err)
 		}
-		if m.ended.Err() != nil {
+		if said == memberGone {
 			return
 		}
 		select {

@@ -143,16 +143,26 @@ func (b *Broker) PublishOnce(ctx context.Context, topic, id string, m broker.Mes
 	return nil
 }
 
-// lastSeen is when a member of the queue was there.
-func (b *Broker) lastSeen(ctx context.Context, info *jetstream.ConsumerInfo) (time.Time, error) {
+// What a member says of itself, every seenEvery.
+const (
+	memberHere = "here"
+	memberGone = "gone"
+)
+
+// lastSeen is when a member of the queue was there, and whether one is now. A
+// member that holds all it may asks for nothing, but says that it is there.
+func (b *Broker) lastSeen(ctx context.Context, info *jetstream.ConsumerInfo) (seen time.Time, here bool, err error) {
 	if info.NumWaiting > 0 {
-		return time.Now(), nil
+		return time.Now(), true, nil
 	}
-	_, seen, err := b.state(ctx, b.seenSubject(info.Name))
+	said, seen, err := b.state(ctx, b.seenSubject(info.Name))
+	if said == memberHere && time.Since(seen) < 2*seenEvery {
+		return time.Now(), true, err
+	}
 	for _, other := range []*time.Time{info.Delivered.Last, info.AckFloor.Last} {
 		if other != nil && other.After(seen) {
 			seen = *other
 		}
 	}
-	return seen, err
+	return seen, false, err
 }

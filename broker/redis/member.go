@@ -24,18 +24,17 @@ const (
 // one: the server keeps what is given out, until when, and to whom it goes
 // next; see scripts/take.lua.
 type member struct {
-	broker *Broker
-	topic  string
-	queue  string
-	name   string
-	o      broker.JoinOptions
-	heard  *listener
-	awake  chan struct{} // holds one: there may be something to take
-	taking chan struct{} // held by the one who takes
-	over   context.Context
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	left   chan struct{} // closed when everything was given back
+	broker        *Broker
+	topic         string
+	queue         string
+	name          string
+	o             broker.JoinOptions
+	heard         *listener
+	awake         chan struct{}   // holds one: there may be something to take
+	taking        chan struct{}   // held by the one who takes
+	drained, over context.Context // nothing more is taken; everything has ended
+	drain, cancel context.CancelFunc
+	done          sync.WaitGroup
 
 	mu    sync.Mutex
 	ready []*broker.Held // taken, and not yet given out
@@ -50,13 +49,14 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	o.Prefetch = max(o.Prefetch, 1)
 	m := &member{
 		broker: b, topic: topic, queue: queue, name: rand.Text(), o: o,
-		awake: make(chan struct{}, 1), taking: make(chan struct{}, 1), held: map[*holding]*broker.Held{}, left: make(chan struct{}),
+		awake: make(chan struct{}, 1), taking: make(chan struct{}, 1), held: map[*holding]*broker.Held{},
 	}
 	var err error
 	if m.heard, err = b.listen(ctx, keys(topic)+"wake", 1); err != nil {
 		return nil, fmt.Errorf("join queue %s: %w", queue, err)
 	}
 	m.over, m.cancel = context.WithCancel(context.Background())
+	m.drained, m.drain = context.WithCancel(m.over)
 	m.done.Go(m.listen)
 	m.done.Go(m.keepUp)
 	if err := b.add(m); err != nil {
@@ -114,7 +114,7 @@ func (m *member) wake() {
 func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	for {
 		switch {
-		case m.over.Err() != nil:
+		case m.drained.Err() != nil:
 			return nil, broker.ErrClosed
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
@@ -126,7 +126,7 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 		case m.taking <- struct{}{}:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-m.over.Done():
+		case <-m.drained.Done():
 			return nil, broker.ErrClosed
 		}
 		err := m.fill(ctx)
@@ -151,7 +151,7 @@ func (m *member) next() *broker.Held {
 
 // fill returns when there are messages in ready.
 func (m *member) fill(ctx context.Context) error {
-	for m.over.Err() == nil {
+	for m.drained.Err() == nil {
 		m.mu.Lock()
 		there, room := len(m.ready) > 0, m.o.Prefetch-len(m.held)
 		m.mu.Unlock()
@@ -179,7 +179,7 @@ func (m *member) fill(ctx context.Context) error {
 		case <-m.awake:
 		case <-timer.C:
 		case <-ctx.Done():
-		case <-m.over.Done():
+		case <-m.drained.Done():
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
@@ -273,35 +273,50 @@ func (m *member) free(h *holding) {
 	m.wake()
 }
 
-// Close implements [broker.Member].
-func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
-	m.stop()
+// Drain implements [broker.Member].
+func (m *member) Drain(ctx context.Context) error {
+	m.drain()
 	select {
-	case m.taking <- struct{}{}: // for good: nothing more is taken
+	case m.taking <- struct{}{}: // nobody is at it
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-m.left:
-		return nil
 	}
-	defer close(m.left)
 	m.mu.Lock()
-	all := make([]*broker.Held, 0, len(m.held))
-	for _, held := range m.held {
-		all = append(all, held)
-	}
+	waiting := m.ready
+	m.ready = nil
 	m.mu.Unlock()
+	<-m.taking
+	return returnAll(ctx, waiting)
+}
+
+// returnAll gives messages back.
+func returnAll(ctx context.Context, all []*broker.Held) error {
 	var errs []error
 	for _, held := range all {
 		if err := held.Return(ctx); err != nil && !errors.Is(err, broker.ErrSettled) && !errors.Is(err, broker.ErrLapsed) {
 			errs = append(errs, err)
 		}
 	}
-	if m.broker.closed() {
-		return errors.Join(errs...)
-	}
-	errs = append(errs, m.broker.run(ctx, m.broker.scripts.part, []string{keys(m.topic)}, m.queue, m.name).Err())
 	return errors.Join(errs...)
+}
+
+// Close implements [broker.Member].
+func (m *member) Close(ctx context.Context) error {
+	m.broker.drop(m)
+	drained := m.Drain(ctx)
+	again := m.over.Err() != nil
+	m.stop()
+	if again {
+		return drained
+	}
+	m.mu.Lock()
+	all := make([]*broker.Held, 0, len(m.held))
+	for _, held := range m.held {
+		all = append(all, held)
+	}
+	m.mu.Unlock()
+	return errors.Join(drained, returnAll(ctx, all),
+		m.broker.run(ctx, m.broker.scripts.part, []string{keys(m.topic)}, m.queue, m.name).Err())
 }
 
 // stop ends what runs for the member.

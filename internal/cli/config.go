@@ -31,6 +31,12 @@ type Config struct {
 	Queue   string            // subscribe
 	Headers map[string]string // publish
 
+	messageID string        // publish
+	delay     time.Duration // publish
+	ack       bool          // subscribe
+	limit     int           // dead list
+	all       bool          // dead drop
+
 	tls             tlsFiles
 	authTokenFile   string // --auth_token_file
 	credentials     credentials
@@ -67,7 +73,13 @@ func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) erro
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given), c.finishAuth(given))
+	return errors.Join(
+		c.finishApp(given),
+		c.finishTimes(given),
+		c.finishTLS(given),
+		c.finishAuth(given),
+		c.finishSubscriptions(given),
+	)
 }
 
 // finishApp checks the application's settings and splits what is registered.

@@ -42,7 +42,11 @@ type Config struct {
 	RPCAnyAddress  bool
 
 	// Tokens are what clients must show; nil asks for none.
-	Tokens       *auth.Tokens
+	Tokens *auth.Tokens
+	// Subscriptions are durable queues whose messages are posted to the
+	// application.
+	Subscriptions []Subscription
+
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
@@ -90,6 +94,9 @@ type Engines struct {
 	DataDir         string // "" = the user's default
 	EngineAddress   string // where an embedded engine listens when it hosts
 	MaxBodySize     int64
+	MaxBytes        int64         // of stored messages; 0: as the engine has it
+	Sync            time.Duration // see engine.Options
+	Temporary       bool          // DataDir ends with the process
 	// Host: a sidecar may host the embedded engine; a CLI command only joins.
 	Host bool
 }
@@ -150,5 +157,8 @@ type Env struct {
 	Registry registry.Registry
 	// MaxBodySize is the largest message body in bytes (for brokers).
 	MaxBodySize int64
-	Log         *slog.Logger
+	// MaxBytes is the most that is stored of messages, in bytes (for brokers);
+	// 0 leaves it to the engine.
+	MaxBytes int64
+	Log      *slog.Logger
 }

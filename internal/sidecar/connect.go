@@ -43,7 +43,7 @@ type Connection struct {
 // Connect opens the engines that e names, or those of the default choice.
 func Connect(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (*Connection, error) {
 	c := &Connection{RegistryName: e.Registry, BrokerName: e.Broker, Why: "it was asked for"}
-	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Log: log}
+	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Sync: e.Sync, Log: log}
 	if err := c.openRegistry(ctx, e, d, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry %s: %w", c.RegistryName, err), c.Close(ctx))
 	}
@@ -99,7 +99,7 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 	if !ok {
 		return errors.New("not in this build")
 	}
-	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, Log: log})
+	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, MaxBytes: e.MaxBytes, Log: log})
 	return err
 }
 

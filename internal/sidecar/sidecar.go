@@ -37,7 +37,7 @@ const dialTimeout = 2 * time.Second
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
 	if err := s.listen(ctx, d.Middleware); err != nil {
 		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
@@ -62,6 +62,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -69,12 +72,13 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
 
-	discovering, consulWatch, readiness, monitoring, application, tokens task
+	discovering, consulWatch, readiness, monitoring, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -98,6 +102,9 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
+	if err := s.deliverMessages(); err != nil {
+		return err
+	}
 	s.runApplication()
 	return nil
 }
@@ -107,13 +114,16 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
 		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
 		{"monitoring", s.monitoring.stop},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 		{"admin listener", s.admin.stop},
@@ -224,6 +234,8 @@ func (s *sidecar) assemble(d Drivers) error {
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
@@ -278,6 +290,7 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
