@@ -17,10 +17,15 @@ import (
 	"github.com/micro/sidecar/registry/consul"
 	"github.com/micro/sidecar/registry/etcd"
 	natsregistry "github.com/micro/sidecar/registry/nats"
+	"github.com/micro/sidecar/registry/static"
 )
 
-// checkAddress says what is wrong with an engine's address.
+// checkAddress says what is wrong with an engine's address, nil when none was
+// given.
 func checkAddress(name string, address *url.URL) error {
+	if address == nil && name != "static" {
+		return nil // each knows where its engine usually is
+	}
 	switch name {
 	case "consul":
 		reg, err := consul.Open(address, slog.New(slog.DiscardHandler))
@@ -31,9 +36,11 @@ func checkAddress(name string, address *url.URL) error {
 	case "etcd":
 		return etcd.CheckAddress(address)
 	case "nats":
-		return natsregistry.CheckAddress(address)
+		return checkNATS(address)
 	case "redis":
 		return redis.CheckAddress(address)
+	case "static":
+		return static.CheckAddress(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
@@ -101,4 +108,13 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 		return nil, err
 	}
 	return messages, nil
+}
+
+// staticRegistry opens the file at the address.
+func staticRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := static.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
 }

@@ -15,7 +15,8 @@ import (
 // nothing.
 //
 // A request that did not reach its node is tried on another one: choose is
-// called again, with the nodes that are left.
+// called again, with the nodes that are left. Nodes that are out of the rotation,
+// because they failed again and again, are not among them.
 func Selector(name string, choose func(Nodes) int) Plugin {
 	return func(t *table) {
 		if slices.Contains(append(balance.Selectors(), "default", "cache"), name) {
@@ -30,8 +31,8 @@ func Selector(name string, choose func(Nodes) int) Plugin {
 func picker(choose func(Nodes) int) balance.Picker {
 	return func(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Node {
 		nodes := s.Nodes
-		if len(tried) > 0 {
-			nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *discovery.Node) bool { return slices.Contains(tried, n) })
+		if len(tried) > 0 || s.Outliers.Any() {
+			nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *discovery.Node) bool { return n.Load.Out() || slices.Contains(tried, n) })
 		}
 		if len(nodes) == 0 {
 			return nil

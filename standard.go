@@ -19,6 +19,7 @@ func Standard() Plugin {
 			"embedded": embeddedRegistry,
 			"etcd":     etcdRegistry,
 			"nats":     natsRegistry,
+			"static":   staticRegistry,
 		},
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,

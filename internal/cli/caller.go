@@ -19,11 +19,12 @@ type caller struct {
 // newCaller makes a caller as the sidecar makes its own, but that a command
 // may call any address: it has nobody's rights but its user's.
 func newCaller(c *sidecar.Config, d sidecar.Drivers, find *discovery.Discovery) (*caller, error) {
-	balancer, err := d.Balancer(c.Selector, c.Retries, transport.NotSent)
+	balancer, err := d.Balancer(c.Selector)
 	if err != nil {
 		return nil, err
 	}
-	client := transport.New(transport.Options{PoolSize: c.PoolSize, MaxBody: c.MaxBodySize})
+	balancer.Retries, balancer.TryTimeout = c.Retries, c.TryTimeout
+	client := transport.New(transport.Options{PoolSize: c.PoolSize, DialTimeout: c.ConnectTimeout, MaxBody: c.MaxBodySize})
 	return &caller{client, &rpc.Caller{
 		Resolver:   find,
 		Balancer:   balancer,

@@ -64,7 +64,7 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 // finishSelector refuses a selector that nobody knows.
 func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
 	selector := c.Sidecar.Selector
-	if _, err := d.Balancer(selector, 0, nil); err != nil {
+	if _, err := d.Balancer(selector); err != nil {
 		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
 		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
 	}
@@ -149,13 +149,22 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 		e.Broker = scheme
 		given["broker"] = given["broker_address"]
 	}
-	if err := known(e.Registry, given["registry"], d.Registries); err != nil {
-		return err
+	names := strings.Split(e.Registry, ",")
+	for i, name := range names {
+		if err := known(name, given["registry"], d.Registries); err != nil {
+			return err
+		}
+		if len(names) > 1 && (name == "" || slices.Contains(names[:i], name)) {
+			return fmt.Errorf("%s: %q: expected names with commas between, each once", given["registry"], e.Registry)
+		}
 	}
 	if err := known(e.Broker, given["broker"], d.Brokers); err != nil {
 		return err
 	}
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
+		if e.RegistryAddress == "" {
+			return fmt.Errorf("%s needs --registry_address: %w", given["registry"], err)
+		}
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
 	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -266,9 +267,15 @@ func validHost(host string) bool {
 }
 
 // parseEngineAddress takes what a driver may be told: a URL, or one without its
-// scheme. The driver knows the rest.
+// scheme, or several. The drivers know the rest.
 func parseEngineAddress(s string) (string, error) {
 	_, err := engineurl.Parse("any", s)
+	if err != nil && s != "" && !slices.ContainsFunc(strings.Split(s, ","), func(part string) bool {
+		_, err := engineurl.Parse("any", part)
+		return part != "" && err != nil
+	}) {
+		err = nil // each by itself can be one; who they are for is known later
+	}
 	if err != nil && !strings.Contains(s, "@") { // there may be a password before it
 		err = fmt.Errorf("%.200q: %w", s, err)
 	}

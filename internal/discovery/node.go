@@ -63,12 +63,18 @@ type Load struct {
 	Open atomic.Int64
 	// Latency is a moving average in nanoseconds, 0 when nothing was measured.
 	Latency atomic.Int64
-	// Measured is when Latency last changed, in nanoseconds of the balancer's
-	// clock.
+	// Measured is when Latency last changed, as [Now] has it.
 	Measured atomic.Int64
 	// Failed is when the node last could not be reached, on the same clock; 0
 	// when it has answered since.
 	Failed atomic.Int64
+
+	// Of ejections, see Outliers. until is when a node that is out is due for a
+	// request, 0 while it is in the rotation; back is when it last came back.
+	until, back atomic.Int64
+	failures    atomic.Int64 // in a row
+	times       atomic.Int64 // ejections, less what it has made good since
+	ejected     atomic.Int64 // ejections so far
 }
 
 // Service is an immutable snapshot of a service: all nodes of all versions,
@@ -78,11 +84,10 @@ type Service struct {
 	Nodes []*Node
 	// Hashes are the nodes' places in consistent hashing, in the order of Nodes.
 	Hashes []uint64
-	// Turn is where round robin stands: the node picked last. All snapshots of
-	// a service share it, so it goes on when nodes change and ends with them.
-	Turn *atomic.Pointer[Node]
-	// Meter counts the requests to the service. Like Turn it is shared, and ends
-	// with the service.
+	// Account is shared by all snapshots of the service.
+	*Account
+	// Meter counts the requests to the service. Like Account it is shared, and
+	// ends with the service.
 	Meter *stats.Meter
 	// Versions is what the engine said, one a version.
 	Versions []registry.Service
@@ -91,7 +96,7 @@ type Service struct {
 // NewService returns the first snapshot of a service; it sorts nodes.
 func NewService(name string, nodes []*Node) *Service {
 	slices.SortFunc(nodes, byID)
-	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Turn: new(atomic.Pointer[Node]), Meter: new(stats.Meter)}
+	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Account: NewAccount(), Meter: new(stats.Meter)}
 	for i, n := range nodes {
 		s.Hashes[i] = Hash(n.ID)
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Field is one header field, spelled as it came.
@@ -205,6 +206,8 @@ type Error struct {
 	Detail string
 	Allow  string
 	Err    error
+	// RetryAfter is when the request may be made again, 0 when that is not known.
+	RetryAfter time.Duration
 }
 
 // Errorf makes an [Error].

@@ -45,6 +45,7 @@ type collector struct {
 	requests, errors, duration, inFlight   *prometheus.Desc
 	nodeRequests, nodeErrors, nodeDuration *prometheus.Desc
 	nodeInFlight, nodeOpen, nodeServing    *prometheus.Desc
+	nodeEjections, retries, retriesRefused *prometheus.Desc
 	published, delivered, subscribers, cut *prometheus.Desc
 	topicPublished, topicDelivered         *prometheus.Desc
 	engine, application, registered        *prometheus.Desc
@@ -75,6 +76,10 @@ func newCollector(m *Monitor) *collector {
 		nodeOpen:     desc("node_open_answers", "Answers of a node that have begun and not ended: bodies, streams, WebSockets.", "service", "node"),
 		nodeServing:  desc("node_serving", "Whether a node is in the rotation: 0 while it is failing, ejected or probed.", "service", "node"),
 
+		nodeEjections:  desc("node_ejections_total", "How often a node left the rotation.", "service", "node"),
+		retries:        desc("request_retries_total", "Requests that were sent to another node.", "service"),
+		retriesRefused: desc("request_retries_refused_total", "Requests that were not sent again because the service's budget was spent.", "service"),
+
 		published:      desc("messages_published_total", "Messages that the broker took."),
 		delivered:      desc("messages_delivered_total", "Messages that were sent to subscribers."),
 		subscribers:    desc("message_subscribers", "Subscribers that are connected."),
@@ -94,6 +99,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.build, c.start, c.services, c.answers, c.requests, c.errors, c.duration, c.inFlight,
 		c.nodeRequests, c.nodeErrors, c.nodeDuration, c.nodeInFlight, c.nodeOpen, c.nodeServing,
+		c.nodeEjections, c.retries, c.retriesRefused,
 		c.published, c.delivered, c.subscribers, c.cut, c.topicPublished, c.topicDelivered,
 		c.engine, c.application, c.registered, c.logged,
 	} {
@@ -133,7 +139,8 @@ func (c *collector) collectServices(e emitter) {
 		for _, n := range s.Nodes {
 			inFlight, open := n.Load.InFlight.Load(), n.Load.Open.Load()
 			waiting += inFlight + open
-			e.flag(c.nodeServing, c.m.state(n).Name == Serving, s.Name, n.ID)
+			e.flag(c.nodeServing, state(n).Name == Serving, s.Name, n.ID)
+			e.count(c.nodeEjections, uint64(n.State().Ejections), s.Name, n.ID)
 			e.gauge(c.nodeInFlight, float64(inFlight), s.Name, n.ID)
 			e.gauge(c.nodeOpen, float64(open), s.Name, n.ID)
 			var counts stats.Counts
@@ -142,6 +149,11 @@ func (c *collector) collectServices(e emitter) {
 			}
 		}
 		e.gauge(c.inFlight, float64(waiting), s.Name)
+		if s.Account != nil {
+			budget := s.Budget.State()
+			e.count(c.retries, uint64(budget.Retries), s.Name)
+			e.count(c.retriesRefused, uint64(budget.Refused), s.Name)
+		}
 		var counts stats.Counts
 		if s.Meter.Read(&counts) {
 			c.collectService(e, &counts, s.Name)

@@ -6,6 +6,7 @@ package monitor
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -25,9 +26,7 @@ type Monitor struct {
 	// Sampler keeps the last hour for the page; nil without --enable_stats.
 	Sampler *stats.Sampler
 	// Services yields the services in use.
-	Services func() iter.Seq[*discovery.Service]
-	// State tells what balancing thinks of a node.
-	State        func(*discovery.Node) State
+	Services     func() iter.Seq[*discovery.Service]
 	Engines      func() []Engine
 	Applications func() []Application
 	Messages     func() Messages
@@ -152,12 +151,15 @@ func (m *Monitor) meters(yield func(*stats.Meter, bool) bool) {
 	}
 }
 
-// state is what balancing thinks of a node; without anybody to ask, what its
-// load tells.
-func (m *Monitor) state(n *discovery.Node) State {
-	switch {
-	case m.State != nil:
-		return m.State(n)
+// state is what balancing thinks of a node.
+func state(n *discovery.Node) State {
+	switch at := n.State(); {
+	case at.Ejected && at.Left > 0:
+		return State{Name: Ejected, Until: time.Now().Add(at.Left), Reason: "it failed too often in a row"}
+	case at.Ejected:
+		return State{Name: Probing, Reason: "the next request finds out whether it is well"}
+	case at.Failures > 0:
+		return State{Name: Failing, Reason: fmt.Sprintf("failures in a row: %d", at.Failures)}
 	case n.Load.Failed.Load() != 0:
 		return State{Name: Failing, Reason: "it could not be reached"}
 	}

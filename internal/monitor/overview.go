@@ -192,7 +192,7 @@ func (m *Monitor) service(s *discovery.Service) Service {
 	for i, n := range s.Nodes {
 		at := Node{
 			ID: n.ID, Address: n.Addr, Version: n.Version, Protocol: n.Metadata["protocol"],
-			State: m.state(n), Traffic: m.traffic(&n.Meter),
+			State: state(n), Traffic: m.traffic(&n.Meter),
 		}
 		at.InFlight, at.Open = n.Load.InFlight.Load(), n.Load.Open.Load()
 		out.InFlight += at.InFlight

@@ -71,9 +71,9 @@ func reason(err error) stats.Reason {
 		return stats.Timeout
 	case errors.Is(err, context.Canceled), errors.Is(err, httpmsg.ErrAborted):
 		return stats.Cancelled
-	case transport.NotSent(err):
+	case errors.As(err, &node) && !node.Sent:
 		return stats.Unreachable
-	case errors.As(err, &node):
+	case node != nil:
 		return stats.Broken
 	case errors.As(err, &refusal):
 		return refused(refusal.Status)

@@ -42,6 +42,8 @@ type Caller struct {
 	Status func(error) int
 	// AnyAddress allows calls to an address that no node of the service has.
 	AnyAddress bool
+
+	strangers discovery.Budget // of all calls to such addresses
 }
 
 // Request is one call.
@@ -84,26 +86,31 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		// the next ones what is left of it.
 		Timeout: timeout,
 	}
+	asked := balance.Request{Key: r.Key, Repeatable: balance.Declared(r.Header), Shortened: timeout < c.Timeout}
 	var result []byte
-	var begun time.Time
-	var took time.Duration // from the first try to the answer
-	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (_ time.Duration, err error) {
-		sent := time.Now()
-		r.Account.To(r.Service, n.Addr)
-		if begun.IsZero() {
-			begun = sent
+	var begun int64        // the first try
+	var took time.Duration // from then to the answer
+	err = c.Balancer.Do(ctx, service, asked, func(t balance.Try) balance.Result {
+		if begun == 0 {
+			begun = t.Begun
 		}
-		result, err = c.Transport.Call(ctx, n, call)
-		now := time.Now()
-		took = now.Sub(begun)
+		r.Account.To(r.Service, t.Node.Addr)
+		during := ctx
+		if t.Cut {
+			cut := within(ctx, t.Limit)
+			defer cut.end()
+			during = cut
+		}
+		var err error
+		result, err = c.Transport.Call(during, t.Node, call)
 		call.Timeout = 0
-		record.Try(n, stats.RPC, http.StatusOK, err, now.Sub(sent))
-		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
-			// How soon a node fails is no praise; that it let the time run
-			// out is to its account.
-			return 0, err
-		}
-		return now.Sub(sent), err
+		now := discovery.Now()
+		took = time.Duration(now - begun)
+		record.Try(t.Node, stats.RPC, http.StatusOK, err, time.Duration(now-t.Begun))
+		outcome := balance.Judge(ctx, err)
+		// How soon a node fails is no praise.
+		outcome.Timed = outcome.Timed || outcome.Fate == balance.Answered
+		return outcome
 	})
 	c.record(service, err, took)
 	if err != nil {
@@ -164,7 +171,7 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 	if s != nil {
 		for _, n := range s.Nodes {
 			if n.Addr == addr {
-				return discovery.NewService(s.Name, []*discovery.Node{n}), nil
+				return alone(s.Name, n, s.Budget), nil
 			}
 		}
 	}
@@ -175,11 +182,18 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
 		address.ID = addr
-		return discovery.NewService(r.Service, []*discovery.Node{discovery.NewNode(address, "")}), nil
+		return alone(r.Service, discovery.NewNode(address, ""), &c.strangers), nil
 	case err != nil:
 		return nil, err
 	}
 	return nil, httpmsg.Errorf(http.StatusForbidden, "address %s is not a registered node of service %s, and no other may be called (--rpc_any_address)", r.Address, r.Service)
+}
+
+// alone is a service of one node.
+func alone(name string, n *discovery.Node, budget *discovery.Budget) *discovery.Service {
+	s := discovery.NewService(name, []*discovery.Node{n})
+	s.Budget = budget
+	return s
 }
 
 // parseNode reads the address of a node.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -13,6 +14,7 @@ import (
 	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -36,7 +38,10 @@ type Config struct {
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
+	ConnectTimeout time.Duration // --client_connect_timeout
+	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
+	MaxConcurrency int           // --max_concurrency, 0 = no limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
@@ -87,7 +92,7 @@ type Healthcheck struct {
 
 // Engines says which registry and broker are used, and where.
 type Engines struct {
-	Registry        string // "" = the default choice of SPEC
+	Registry        string // "" = the default choice of SPEC; several with commas between
 	RegistryAddress string
 	Broker          string // "" = the default choice
 	BrokerAddress   string
@@ -110,28 +115,43 @@ type Drivers struct {
 	// Middleware stands in front of all handlers, the first one outermost.
 	Middleware []func(http.Handler) http.Handler
 	// CheckAddress says what is wrong with the address given for the engine of
-	// that name, before anything is started; it may be nil.
+	// that name, nil when none was, before anything is started; it may be nil
+	// itself.
 	CheckAddress func(name string, address *url.URL) error
 	// CheckBroker is the same for a broker, nil if it is no different.
 	CheckBroker func(name string, address *url.URL) error
 }
 
-// Check says what is wrong with an engine's address, if it is not empty.
+// Check says what is wrong with an engine's address, or with those of several
+// engines, named with commas between.
 func (d Drivers) Check(name, address string) error {
-	u, err := parseAddress(name, address)
-	if err != nil || u == nil || d.CheckAddress == nil {
+	names := strings.Split(name, ",")
+	addresses, err := engineurl.Pair(names, address)
+	if err != nil {
 		return err
 	}
-	return d.CheckAddress(name, u)
+	for i, name := range names {
+		u, err := parseAddress(name, addresses[i])
+		if err != nil {
+			return err
+		}
+		if d.CheckAddress == nil {
+			continue
+		}
+		if err := d.CheckAddress(name, u); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Balancer is balance.New, for the table's selectors, too.
-func (d Drivers) Balancer(selector string, retries int, safe func(error) bool) (*balance.Balancer, error) {
+func (d Drivers) Balancer(selector string) (*balance.Balancer, error) {
 	pick, own := d.Selectors[selector]
 	if own {
 		selector = "p2c" // all but the choice is as it is with this
 	}
-	b, err := balance.New(selector, retries, safe)
+	b, err := balance.New(selector)
 	if own && err == nil {
 		b.Pick = pick
 	}

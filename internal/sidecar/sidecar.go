@@ -29,9 +29,6 @@ import (
 	"github.com/micro/sidecar/web"
 )
 
-// dialTimeout bounds the connecting to a node.
-const dialTimeout = 2 * time.Second
-
 // Run runs a sidecar until ctx ends or something breaks that it cannot live
 // without. Bound listeners come first, so that a port in use is told at once;
 // then engines, discovery, the real answers, and last the application. They
@@ -214,11 +211,11 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 
 // assemble makes the handlers and their collaborators.
 func (s *sidecar) assemble(d Drivers) error {
-	balancer, err := d.Balancer(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+	balancer, err := newBalancer(s.cfg, d)
 	if err != nil {
 		return err
 	}
-	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
 	forward := &proxy.Handler{
 		Namespace: s.cfg.Namespace,
 		Resolver:  s.discovery,

@@ -66,6 +66,7 @@ func configure(u *url.URL) (*natsconn.Config, Options, error) {
 		return nil, Options{}, err
 	}
 	o := Options{Bucket: p.String("bucket", DefaultBucket), Replicas: p.Int("replicas", 1, 1, 5)}
+	p.Choice("layout", "kv", "gomicro") // the other one is package natsquery's
 	if !jetstreamName(o.Bucket) {
 		p.Fail("bucket", o.Bucket, "letters, digits, - and _")
 	}
