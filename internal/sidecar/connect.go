@@ -39,6 +39,7 @@ type Connection struct {
 	Defaulted bool
 
 	engine lazyEngine
+	states engineStates
 }
 
 // Connect opens the engines that e names, or those of the default choice.
@@ -133,23 +134,6 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 	}
 	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, MaxBytes: e.MaxBytes, Log: log})
 	return err
-}
-
-// Ping says which engine cannot be reached, or nil.
-func (c *Connection) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if p, ok := c.Registry.(registry.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("registry %s: %w", c.RegistryName, err)
-		}
-	}
-	if p, ok := c.Broker.(broker.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("broker %s: %w", c.BrokerName, err)
-		}
-	}
-	return nil
 }
 
 // Close frees the engines; an embedded one that is hosted here is handed over.
