@@ -11,15 +11,21 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/broker/redis"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
 	"github.com/micro/sidecar/registry/etcd"
 	natsregistry "github.com/micro/sidecar/registry/nats"
+	"github.com/micro/sidecar/registry/static"
 )
 
-// checkAddress says what is wrong with an engine's address.
+// checkAddress says what is wrong with an engine's address, nil when none was
+// given.
 func checkAddress(name string, address *url.URL) error {
+	if address == nil && name != "static" {
+		return nil // each knows where its engine usually is
+	}
 	switch name {
 	case "consul":
 		reg, err := consul.Open(address, slog.New(slog.DiscardHandler))
@@ -31,6 +37,10 @@ func checkAddress(name string, address *url.URL) error {
 		return etcd.CheckAddress(address)
 	case "nats":
 		return checkNATS(address)
+	case "redis":
+		return redis.CheckAddress(address)
+	case "static":
+		return static.CheckAddress(address)
 	case "http":
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
@@ -93,9 +103,18 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{Log: e.Log})
+	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{MaxBytes: e.MaxBytes, Full: host.Full, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}
 	return messages, nil
+}
+
+// staticRegistry opens the file at the address.
+func staticRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := static.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
 }

@@ -25,7 +25,16 @@ const (
 // It is the one place that knows names, defaults and texts: flags, environment,
 // configuration file and help follow it.
 func settingsTable() []*setting {
-	return slices.Concat(sidecarSettings(), tlsSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
+	return slices.Concat(
+		sidecarSettings(),
+		tlsSettings(),
+		authSettings(),
+		appSettings(),
+		limitSettings(),
+		engineSettings(),
+		messagingSettings(),
+		commonSettings(),
+	)
 }
 
 func sidecarSettings() []*setting {

@@ -38,6 +38,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 			i.say("data_dir %s is not writable: using the temporary %s, nothing in it outlives this process",
 				orDash(cfg.Engines.DataDir), dir)
 		}
+		cfg.Engines.Temporary = dir != cfg.Engines.DataDir
 		cfg.Engines.DataDir = dir
 	}
 	return fail(sidecar.Run(ctx, cfg, i.drivers, log))

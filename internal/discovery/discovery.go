@@ -54,6 +54,8 @@ type Discovery struct {
 	// known holds the *entry of every name that has a snapshot. Requests read it
 	// without a lock; it is changed with mu held.
 	known sync.Map
+	// unwritable: it was said that nothing can be registered.
+	unwritable atomic.Bool
 	// listed is the last answer to List; nobody changes it.
 	listed atomic.Pointer[[]string]
 	// mu guards what follows, what is in the entries, and changes of known.

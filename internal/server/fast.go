@@ -197,10 +197,10 @@ func (c *fastConn) next() bool {
 	return c.exchange(routes)
 }
 
-// unusual requests are net/http's.
+// unusual requests are net/http's, and with middleware all of them.
 func (c *fastConn) unusual(routes Routes) bool {
 	h := &c.head
-	if h.Continue || h.Target[0] != '/' || h.Method == http.MethodConnect {
+	if c.f.entrance.chain != nil || h.Continue || h.Target[0] != '/' || h.Method == http.MethodConnect {
 		return true
 	}
 	path, _, _ := strings.Cut(h.Target, "?")

@@ -29,6 +29,7 @@ type entrance struct {
 	routes atomic.Pointer[Routes]
 	count  func(status int)
 	log    *slog.Logger
+	chain  http.Handler // the middleware, nil when there is none
 
 	active   sync.WaitGroup // handlers running under net/http
 	requests atomic.Int64   // how many of them answer a request
@@ -54,24 +55,28 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = control.EnableFullDuplex() // it can be had over HTTP/1.1, and is the rule elsewhere
 	}
 	defer e.finish(rec, r)
-	e.serve(rec, r)
+	if e.chain != nil {
+		e.through(rec, r)
+	} else {
+		e.serve(rec, rec, r)
+	}
 	rec.end()
 }
 
-// serve sends a request to its handler.
-func (e *entrance) serve(rec *recorder, r *http.Request) {
+// serve sends a request to its handler; w is rec, or middleware's wrapper of it.
+func (e *entrance) serve(rec *recorder, w http.ResponseWriter, r *http.Request) {
 	routes := *e.routes.Load()
 	target := rec.target(r)
 	path, _, _ := strings.Cut(target, "?")
 	if own := routes.Own(path); own != nil {
-		if rec.body != nil {
+		if rec.body != nil && rec.before == nil {
 			r = r.WithContext(r.Context()) // a copy: net/http looks at its own again
 			r.Body = rec.body
 		}
-		own.ServeHTTP(rec, r)
+		own.ServeHTTP(w, r)
 		return
 	}
-	x := newExchange(rec, r)
+	x := newExchange(rec, w, r)
 	defer x.end()
 	if err := routes.Serve(r.Context(), request(r, target, x), x); err != nil && !rec.hijacked {
 		if !r.ProtoAtLeast(1, 1) {
@@ -115,7 +120,7 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 // apologize answers a request whose handler panicked before it did.
 func (e *entrance) apologize(rec *recorder, r *http.Request) error {
 	clear(rec.Header())
-	x := newExchange(rec, r)
+	x := newExchange(rec, rec, r)
 	defer x.end()
 	err := (*e.routes.Load()).Refuse(request(r, rec.target(r), x), x, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
 	rec.end()
@@ -131,12 +136,16 @@ type recorder struct {
 	status   int   // 0 until the head was written
 	hijacked bool
 
+	before *before // the request as it came to the middleware, nil without
 	strict *strict // the connection's reader; nil over HTTP/2
 	passed *passed // the request as it came; nil over HTTP/2
 }
 
 // target is the request's, in origin form if it has one.
 func (r *recorder) target(req *http.Request) string {
+	if r.before != nil && r.before.redirected(req) {
+		return req.URL.RequestURI()
+	}
 	if r.passed != nil {
 		return originForm(r.passed.Target)
 	}

@@ -10,12 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/internal/api"
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -34,8 +34,8 @@ const dialTimeout = 2 * time.Second
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
-	if err := s.listen(ctx); err != nil {
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
+	if err := s.listen(ctx, d.Middleware); err != nil {
 		return err // nothing was begun
 	}
 	err := s.start(ctx, d)
@@ -59,6 +59,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -66,8 +69,9 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application task
+	discovering, consulWatch, readiness, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -77,14 +81,20 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(d); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	if err := s.deliverMessages(); err != nil {
+		return err
 	}
 	s.runApplication()
 	return nil
@@ -95,11 +105,15 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -116,8 +130,8 @@ func (s *sidecar) wait(ctx context.Context) error {
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -128,6 +142,8 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
@@ -178,8 +194,8 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 }
 
 // assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+func (s *sidecar) assemble(d Drivers) error {
+	balancer, err := d.Balancer(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
 	if err != nil {
 		return err
 	}
@@ -196,6 +212,8 @@ func (s *sidecar) assemble() error {
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
@@ -222,6 +240,7 @@ func (s *sidecar) assemble() error {
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
@@ -241,6 +260,7 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
