@@ -34,6 +34,9 @@ type Options struct {
 	Topics func(topic string) bool
 	// Wait bounds the wait for what must happen; 0 means 10 s.
 	Wait time.Duration
+	// Narrow: a durable queue's pattern may not begin with a wildcard, and
+	// patterns match topics of plain parts alone: none is empty, * or >.
+	Narrow bool
 	// AckWait is the shortest time that the engine can wait for an
 	// acknowledgement; 0 means 1 s.
 	AckWait time.Duration

@@ -30,6 +30,8 @@ func checkAddress(name string, address *url.URL) error {
 		if _, _, err := net.SplitHostPort(address.Host); err != nil {
 			return fmt.Errorf("%q: expected the host:port where deliveries come in", address.Host)
 		}
+	case "nats":
+		return natsbroker.CheckAddress(address)
 	case "embedded":
 		return errors.New("the embedded engine has no address: --data_dir says which one is meant")
 	}
@@ -57,6 +59,15 @@ func embeddedRegistry(ctx context.Context, e sidecar.Env) (registry.Registry, er
 		return nil, err
 	}
 	return reg, nil
+}
+
+// natsBroker opens the messaging of a NATS server that somebody else runs.
+func natsBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
+	messages, err := natsbroker.Open(ctx, e.Address, natsbroker.Options{MaxBytes: e.MaxBytes, Log: e.Log})
+	if err != nil {
+		return nil, err
+	}
+	return messages, nil
 }
 
 // httpBroker opens go-micro's http broker; its address is where deliveries

@@ -28,6 +28,7 @@ func drivers() sidecar.Drivers {
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
+			"nats":     natsBroker,
 		},
 		CheckAddress: checkAddress,
 	}
