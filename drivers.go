@@ -15,6 +15,7 @@ import (
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
 	"github.com/micro/sidecar/registry/etcd"
+	"github.com/micro/sidecar/registry/mdns"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 	"github.com/micro/sidecar/registry/static"
 )
@@ -36,6 +37,8 @@ func checkAddress(name string, address *url.URL) error {
 		return etcd.CheckAddress(address)
 	case "nats":
 		return natsregistry.CheckAddress(address)
+	case "mdns":
+		return mdns.CheckAddress(address)
 	case "static":
 		return static.CheckAddress(address)
 	case "http":
@@ -110,6 +113,15 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 // staticRegistry opens the file at the address.
 func staticRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
 	reg, err := static.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// mdnsRegistry takes part in multicast DNS.
+func mdnsRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := mdns.Open(e.Address, e.Log)
 	if err != nil {
 		return nil, err
 	}

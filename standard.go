@@ -16,6 +16,7 @@ func Standard() Plugin {
 			"consul":   consulRegistry,
 			"embedded": embeddedRegistry,
 			"etcd":     etcdRegistry,
+			"mdns":     mdnsRegistry,
 			"nats":     natsRegistry,
 			"static":   staticRegistry,
 		},
