@@ -15,6 +15,7 @@ import (
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
 	"github.com/micro/sidecar/registry/etcd"
+	"github.com/micro/sidecar/registry/kubernetes"
 	"github.com/micro/sidecar/registry/mdns"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 	"github.com/micro/sidecar/registry/static"
@@ -23,7 +24,7 @@ import (
 // checkAddress says what is wrong with an engine's address, nil when none was
 // given.
 func checkAddress(name string, address *url.URL) error {
-	if address == nil && name != "static" {
+	if address == nil && name != "static" && name != "kubernetes" {
 		return nil // each knows where its engine usually is
 	}
 	switch name {
@@ -37,6 +38,8 @@ func checkAddress(name string, address *url.URL) error {
 		return etcd.CheckAddress(address)
 	case "nats":
 		return natsregistry.CheckAddress(address)
+	case "kubernetes":
+		return kubernetes.CheckAddress(address)
 	case "mdns":
 		return mdns.CheckAddress(address)
 	case "static":
@@ -122,6 +125,15 @@ func staticRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error)
 // mdnsRegistry takes part in multicast DNS.
 func mdnsRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
 	reg, err := mdns.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// kubernetesRegistry follows the API server at the address, or the pod's own.
+func kubernetesRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := kubernetes.Open(e.Address, e.Log)
 	if err != nil {
 		return nil, err
 	}
