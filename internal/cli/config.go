@@ -31,6 +31,7 @@ type Config struct {
 	Headers map[string]string // publish
 
 	tls             tlsFiles
+	acme            acmeSetting
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -45,6 +46,9 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 	c.Sidecar.Engines.MaxBodySize = c.Sidecar.MaxBodySize
 	if len(c.Sidecar.Addresses) == 0 {
 		c.Sidecar.Addresses = defaultAddresses()
+		if c.acme.enable {
+			c.Sidecar.Addresses = []string{":443"}
+		}
 	}
 	return c.finishEngines(given, d)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/registry"
 )
@@ -18,9 +19,12 @@ type Config struct {
 	// but the first may fail when the machine lacks the address family.
 	Addresses []string
 	TLS       *tls.Config // of the listeners, see [server.Options]; nil without
-	Namespace string
-	Handler   string // rpc or proxy
-	Selector  string // one of balance.Selectors(), or hash:HEADER
+	// Certificates are the files that TLS is made of; nil when it is not.
+	Certificates *certs.FromFiles
+	ACME         *certs.ACMEOptions // nil without; takes the place of TLS
+	Namespace    string
+	Handler      string // rpc or proxy
+	Selector     string // one of balance.Selectors(), or hash:HEADER
 
 	App         App
 	Healthcheck Healthcheck

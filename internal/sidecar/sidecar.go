@@ -16,6 +16,7 @@ import (
 
 	"github.com/micro/sidecar/internal/api"
 	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -68,6 +69,8 @@ type sidecar struct {
 	api       *api.API
 
 	discovering, consulWatch, readiness, application task
+	certificates                                     task
+	acme                                             *certs.ACME // nil without
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -100,6 +103,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
 		{"listeners", s.drain},
+		{"certificates", s.stopCertificates},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
@@ -117,6 +121,7 @@ func (s *sidecar) wait(ctx context.Context) error {
 
 // listen binds the listeners and answers that the sidecar is starting.
 func (s *sidecar) listen(ctx context.Context) error {
+	s.prepareACME()
 	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
 	if err != nil {
 		return err
@@ -132,6 +137,9 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
+	if err := s.keepCertificates(ctx); err != nil {
+		return errors.Join(err, s.drain(context.Background()))
+	}
 	return nil
 }
 
