@@ -90,7 +90,7 @@ func (a *API) Own(path string) http.Handler {
 // [httpmsg.ErrAborted].
 func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	handler, guarded, err := a.choose(r)
-	if guarded && err == nil {
+	if (guarded || a.Guard.Proxied) && err == nil {
 		var answered bool
 		if w, answered, err = a.Guard.admit(r, w); answered {
 			return err

@@ -25,6 +25,10 @@ type acmeSetting struct {
 func acmeSettings() []*setting {
 	return []*setting{
 		{
+			name: "guard_proxy", group: groupSidecar, help: "hold proxied requests, too, against --cors and --allowed_hosts",
+			set: one(parseBool, func(c *Config) *bool { return &c.Sidecar.GuardProxy }),
+		},
+		{
 			name: "enable_acme", group: groupSidecar, help: "speak TLS with certificates that an authority issues by ACME",
 			set: one(parseBool, func(c *Config) *bool { return &c.acme.enable }),
 		},

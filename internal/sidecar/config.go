@@ -43,6 +43,7 @@ type Config struct {
 
 	CORS         []string
 	AllowedHosts []string
+	GuardProxy   bool // --guard_proxy
 	EnableStats  bool
 
 	DrainDelay    time.Duration

@@ -229,7 +229,7 @@ func (s *sidecar) assemble() error {
 		ShowStats:      s.cfg.EnableStats,
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts, Proxied: s.cfg.GuardProxy},
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
