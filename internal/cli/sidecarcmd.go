@@ -43,6 +43,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 		}
 		cfg.Engines.DataDir = dir
 	}
+	defer lookOnHangup(cfg.Certificates)()
 	return fail(sidecar.Run(ctx, cfg, i.drivers, log))
 }
 

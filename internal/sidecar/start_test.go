@@ -26,8 +26,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// certmagic never stops its limiter of requests, one for each authority.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"))
+	const certmagic = "github.com/caddyserver/certmagic."
+	goleak.VerifyTestMain(m,
+		// It never stops its limiter of requests, one for each authority, and what
+		// keeps a lock fresh sleeps some seconds before it sees that it is gone.
+		goleak.IgnoreAnyFunction(certmagic+"(*RingBufferRateLimiter).loop"),
+		goleak.IgnoreAnyFunction(certmagic+"keepLockfileFresh"))
 }
 
 // running is a sidecar in this process, on memory engines.
