@@ -63,15 +63,17 @@ func acmeSettings() []*setting {
 
 // parseACMEHosts takes names that certificates can be issued for.
 func parseACMEHosts(items []string) ([]string, error) {
+	for _, host := range items {
+		if strings.Contains(host, "*") {
+			return nil, fmt.Errorf("%q: a certificate for all names below one needs DNS-01, which the sidecar has not", host)
+		}
+	}
 	hosts, err := parseHosts(items)
 	if err != nil {
 		return nil, err
 	}
-	for i, host := range hosts {
-		if strings.Contains(host, "*") {
-			return nil, fmt.Errorf("%q: a certificate for all names below one needs DNS-01, which the sidecar has not", host)
-		}
-		hosts[i] = strings.ToLower(host)
+	for i := range hosts {
+		hosts[i] = strings.ToLower(hosts[i])
 	}
 	return hosts, nil
 }
