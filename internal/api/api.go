@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -44,6 +45,8 @@ type API struct {
 	ProxyByDefault bool
 	MaxBodySize    int64
 	Guard          Guard
+	// Tokens, when not nil, are what a request must show one of.
+	Tokens *auth.Tokens
 
 	watches streams.Set
 }
@@ -80,7 +83,7 @@ func (a *API) Own(path string) http.Handler {
 		return nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.Guard.admitOwn(w, r) {
+		if a.Guard.admitOwn(w, r) && a.admitOwnToken(w, r, path) {
 			h(w, r)
 		}
 	})
@@ -95,6 +98,9 @@ func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseW
 		if w, answered, err = a.Guard.admit(r, w); answered {
 			return err
 		}
+	}
+	if err == nil {
+		w, err = a.admitToken(r, w)
 	}
 	if err == nil {
 		err = handler.Serve(ctx, r, w)

@@ -81,6 +81,9 @@ func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
 	if allow != "" {
 		h.Add("Allow", allow)
 	}
+	if e.ID == ID && e.Code == http.StatusUnauthorized { // RFC 9110 section 15.5.2
+		h.Add("WWW-Authenticate", "Bearer")
+	}
 	return e.Code, h, body
 }
 

@@ -32,6 +32,8 @@ type Config struct {
 
 	tls             tlsFiles
 	acme            acmeSetting
+	authTokenFile   string // --auth_token_file
+	credentials     credentials
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -55,7 +57,7 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given))
+	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given), c.finishAuth(given))
 }
 
 // finishApp checks the application's settings and splits what is registered.

@@ -108,8 +108,13 @@ func TestPrecedence(t *testing.T) {
 func TestEverySettingFromEveryPlace(t *testing.T) {
 	authority := testserver.NewAuthority(t)
 	cert, key := authority.Issue(time.Now().Add(time.Hour))
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(tokens, []byte("alice:secret-of-alice\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	values := map[string]string{
-		"enable_tls": "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
+		"auth_token_file": tokens,
+		"enable_tls":      "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
 		"address": "0.0.0.0:8081,[::1]:9,unix:/run/micro.sock", "namespace": "ns", "handler": "proxy", "cors": "https://a.example,https://b.example",
 		"allowed_hosts": "a.example,b.example", "guard_proxy": "true", "enable_stats": "true", "rpc_any_address": "true",
 		"server_name": "foo", "server_address": "127.0.0.1:9090", "server_advertise": "10.0.0.1:9091",
@@ -121,9 +126,12 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
 	}
-	// --proxy_address, --output and --config are no settings of the sidecar, and
-	// ACME takes the place of certificates in files, see TestACME.
-	notSidecars := []string{"proxy_address", "output", "config", "enable_acme", "acme_hosts", "acme_ca", "acme_ca_root", "acme_email", "acme_cache", "acme_http_address"}
+	// What is for other commands, and the file itself. ACME takes the place of
+	// certificates in files, see TestACME.
+	notSidecars := []string{
+		"proxy_address", "token_file", "ca_file", "client_cert_file", "client_key_file", "output", "config",
+		"enable_acme", "acme_hosts", "acme_ca", "acme_ca_root", "acme_email", "acme_cache", "acme_http_address",
+	}
 	var args, env []string
 	var file strings.Builder
 	for _, s := range settingsTable() {
@@ -150,8 +158,11 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		if made := got.Sidecar.TLS; made == nil || made.ClientAuth != tls.RequireAndVerifyClientCert {
 			t.Errorf("from the %s: TLS is %v", name, made)
 		}
-		// Pools of certificates cannot be compared.
-		got.Sidecar.TLS, got.Sidecar.Certificates = want.Sidecar.TLS, want.Sidecar.Certificates
+		if _, ok := got.Sidecar.Tokens.Check("secret-of-alice"); !ok {
+			t.Errorf("from the %s: the tokens are others", name)
+		}
+		// Pools of certificates and what tokens are kept in cannot be compared.
+		got.Sidecar.TLS, got.Sidecar.Certificates, got.Sidecar.Tokens = want.Sidecar.TLS, want.Sidecar.Certificates, want.Sidecar.Tokens
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("from the %s:\n%+v\nfrom flags:\n%+v", name, got, want)
 		}

@@ -77,6 +77,5 @@ var meaningless = []string{"client", "server", "client_pool_ttl", "transport", "
 // refused rather than ignored: nobody shall believe himself protected. The
 // value tells whether the flag is a switch.
 var notYet = map[string]bool{
-	"auth_token_file": false, "subscribe": false, "max_concurrency": false, "admin_address": false,
-	"token_file": false, "ca_file": false, "client_cert_file": false, "client_key_file": false,
+	"subscribe": false, "max_concurrency": false, "admin_address": false,
 }

@@ -25,7 +25,7 @@ const (
 // It is the one place that knows names, defaults and texts: flags, environment,
 // configuration file and help follow it.
 func settingsTable() []*setting {
-	return slices.Concat(sidecarSettings(), tlsSettings(), acmeSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
+	return slices.Concat(sidecarSettings(), tlsSettings(), acmeSettings(), authSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
 }
 
 func sidecarSettings() []*setting {

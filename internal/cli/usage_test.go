@@ -165,11 +165,15 @@ func TestMistakes(t *testing.T) {
 		{"register service {} --ttl=10", "", "--ttl"},
 
 		// What this version lacks is refused, not ignored.
-		{"sidecar --auth_token_file=tokens", "", "--auth_token_file is not in this version yet"},
+		{"sidecar --auth_token_file=/nonexistent/tokens", "", "--auth_token_file: open /nonexistent/tokens: no such file"},
+		{"sidecar --auth_token_file=" + file("# nobody\n"), "", "micro.yaml:1: there is no token"},
 		{"sidecar --subscribe topic=a,path=/b", "", "--subscribe is not in this version yet"},
-		{"list services --token_file=token", "", "--token_file is not in this version yet"},
+		{"list services --proxy_address=127.0.0.1:1 --token_file=/nonexistent/token", "", "--token_file: open /nonexistent/token: no such file"},
+		{"list services --proxy_address=127.0.0.1:1 --ca_file=/nonexistent/ca.pem", "", "--ca_file: open /nonexistent/ca.pem: no such file"},
+		{"list services --proxy_address=127.0.0.1:1 --client_cert_file=c.pem", "", "--client_cert_file needs --client_key_file"},
+		{"list services --proxy_address=127.0.0.1:1 --client_key_file=k.pem", "", "--client_key_file needs --client_cert_file"},
+		{"list services --proxy_address=127.0.0.1:1", "MICRO_CA_FILE=/nonexistent/ca.pem", "MICRO_CA_FILE: open /nonexistent/ca.pem: no such file"},
 		{"sidecar", "MICRO_SUBSCRIBE=topic=a", "MICRO_SUBSCRIBE: --subscribe is not in this version yet"},
-		{"list services", "MICRO_CA_FILE=ca.pem", "--ca_file is not in this version yet"},
 
 		// Environment and file name themselves.
 		{"sidecar", "MICRO_REGISTER_TTL=soon", "MICRO_REGISTER_TTL: \"soon\""},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/registry"
@@ -41,6 +42,8 @@ type Config struct {
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
 
+	// Tokens are what clients must show; nil asks for none.
+	Tokens       *auth.Tokens
 	CORS         []string
 	AllowedHosts []string
 	GuardProxy   bool // --guard_proxy

@@ -68,9 +68,9 @@ type sidecar struct {
 	messaging *messaging.Messaging
 	api       *api.API
 
-	discovering, consulWatch, readiness, application task
-	certificates                                     task
-	acme                                             *certs.ACME // nil without
+	discovering, consulWatch, readiness, application, tokens task
+	certificates                                             task
+	acme                                                     *certs.ACME // nil without
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -86,6 +86,9 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	s.server.Switch(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
@@ -100,6 +103,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
 		{"listeners", s.drain},
@@ -133,6 +137,8 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
@@ -230,6 +236,7 @@ func (s *sidecar) assemble() error {
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts, Proxied: s.cfg.GuardProxy},
+		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
