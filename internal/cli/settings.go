@@ -34,6 +34,7 @@ func settingsTable() []*setting {
 		resilienceSettings(),
 		engineSettings(),
 		messagingSettings(),
+		observeSettings(),
 		commonSettings(),
 	)
 }

@@ -154,7 +154,7 @@ func snapshot(name string, versions []registry.Service, old *Service) *Service {
 	if old == nil {
 		return s
 	}
-	s.Account = old.Account
+	s.Account, s.Meter = old.Account, old.Meter
 	for i, n := range s.Nodes {
 		at, ok := slices.BinarySearchFunc(old.Nodes, n.ID, func(o *Node, id string) int { return cmp.Compare(o.ID, id) })
 		if ok && same(old.Nodes[at], n) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -18,6 +19,8 @@ type Node struct {
 	Peer
 	// Load is what balancing knows about the node.
 	Load Load
+	// Meter counts what was asked of it.
+	Meter stats.Meter
 }
 
 // Peer is where a node is reached and how it is spoken to. It is comparable: two
@@ -83,6 +86,9 @@ type Service struct {
 	Hashes []uint64
 	// Account is shared by all snapshots of the service.
 	*Account
+	// Meter counts the requests to the service. Like Account it is shared, and
+	// ends with the service.
+	Meter *stats.Meter
 	// Versions is what the engine said, one a version.
 	Versions []registry.Service
 }
@@ -90,7 +96,7 @@ type Service struct {
 // NewService returns the first snapshot of a service; it sorts nodes.
 func NewService(name string, nodes []*Node) *Service {
 	slices.SortFunc(nodes, byID)
-	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Account: NewAccount()}
+	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Account: NewAccount(), Meter: new(stats.Meter)}
 	for i, n := range nodes {
 		s.Hashes[i] = Hash(n.ID)
 	}

@@ -13,23 +13,28 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 )
 
 // passage is one request on its way to a node, and the answer on its way back.
 // It holds what would otherwise be allocated for each request.
 type passage struct {
-	h     *Handler
-	r     *httpmsg.Request
-	w     httpmsg.ResponseWriter
-	ctx   context.Context
-	asked balance.Request
-	out   httpmsg.Request // r as the node gets it
-	kept  bytes.Reader    // its body, to be sent as often as need be; empty when that is not kept
-	wish  transport.Forwarding
-	node  *discovery.Node
-	begun int64             // when it was chosen, as discovery.Now has it
-	resp  *httpmsg.Response // of the last try; nil when that gave none
+	h       *Handler
+	r       *httpmsg.Request
+	w       httpmsg.ResponseWriter
+	ctx     context.Context
+	service *discovery.Service
+	asked   balance.Request
+	out     httpmsg.Request // r as the node gets it
+	kept    bytes.Reader    // its body, to be sent as often as need be; empty when that is not kept
+	wish    transport.Forwarding
+	node    *discovery.Node
+	begun   int64             // when it was chosen, as discovery.Now has it
+	first   int64             // when the first one was
+	took    time.Duration     // from first to the answer; 0 when it says nothing
+	resp    *httpmsg.Response // of the last try; nil when that gave none
 
 	headed  func()                           // called when the answer has begun, or never will; may be nil
 	attempt func(balance.Try) balance.Result // try, made once
@@ -84,7 +89,7 @@ func (p *passage) end() {
 
 // run sends the request to a node of service and the answer to the client.
 func (p *passage) run(ctx context.Context, service *discovery.Service) error {
-	p.ctx = ctx
+	p.ctx, p.service = ctx, service
 	p.asked.Key = p.h.Balancer.Key(p.r)
 	err := p.h.Balancer.Do(ctx, service, p.asked, p.attempt)
 	if p.headed != nil {
@@ -94,6 +99,7 @@ func (p *passage) run(ctx context.Context, service *discovery.Service) error {
 		return err
 	}
 	// Also an answer after which the balancer would have tried another node.
+	record.Request(service, stats.Proxy, p.resp.Status, nil, p.took)
 	p.node.Load.Open.Add(1)
 	defer p.node.Load.Open.Add(-1)
 	if p.resp.Conn != nil {
@@ -112,6 +118,10 @@ func (p *passage) try(t balance.Try) balance.Result {
 		p.resp = nil
 	}
 	p.node, p.begun = t.Node, t.Begun
+	if p.first == 0 {
+		p.first = t.Begun
+	}
+	p.r.Account.To(p.service.Name, t.Node.Addr)
 	if p.kept.Size() > 0 {
 		_, _ = p.kept.Seek(0, io.SeekStart) // cannot fail
 		p.out.Body = &p.kept
@@ -124,9 +134,13 @@ func (p *passage) try(t balance.Try) balance.Result {
 		err = refuse(p.r, t.Node.Addr, resp)
 	}
 	if err != nil {
-		return p.failed(p.outOfTime(err))
+		err = p.outOfTime(err)
+		record.Try(t.Node, stats.Proxy, 0, err, 0)
+		return p.failed(err)
 	}
 	p.resp = resp
+	_, uploading := p.out.Body.(*watchedBody) // then the client had its share in the time
+	p.note(resp.Status, uploading)
 	grpc := unavailable(resp)
 	if fate := balance.Answer(resp.Status); fate != balance.Answered || grpc {
 		return balance.Result{
@@ -134,8 +148,18 @@ func (p *passage) try(t balance.Try) balance.Result {
 			RetryAfter: transport.RetryAfter(resp.Header, time.Now()),
 		}
 	}
-	_, uploading := p.out.Body.(*watchedBody) // then the client had its share in the time
 	return balance.Result{Fate: balance.Answered, Timed: !uploading}
+}
+
+// note enters an answer in the accounts of the node and of this request.
+func (p *passage) note(status int, uploading bool) {
+	var took time.Duration
+	p.took = 0
+	if !uploading {
+		now := discovery.Now()
+		took, p.took = time.Duration(now-p.begun), time.Duration(now-p.first)
+	}
+	record.Try(p.node, stats.Proxy, status, nil, took)
 }
 
 // failed is the result of a try without an answer.

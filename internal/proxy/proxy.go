@@ -14,7 +14,9 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
 	"github.com/micro/sidecar/internal/route"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -35,6 +37,9 @@ type Handler struct {
 	// after the last, to begin its answer. 0 means no bound. What streams after
 	// that may take forever.
 	Timeout time.Duration
+	// Status is what a client is told of an error, for the statistics; it may
+	// be nil.
+	Status func(error) int
 }
 
 // Serve passes r on and streams the answer back.
@@ -50,7 +55,15 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	if err != nil {
 		return err
 	}
-	return h.forward(ctx, service, r, w)
+	err = h.forward(ctx, service, r, w)
+	if err != nil && !errors.Is(err, httpmsg.ErrAborted) { // else it is counted when its answer begins
+		status := 0
+		if h.Status != nil {
+			status = h.Status(err)
+		}
+		record.Request(service, stats.Proxy, status, err, 0)
+	}
+	return err
 }
 
 // maxReplay is the size in bytes of the bodies that are kept to be sent again.

@@ -17,6 +17,8 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -35,6 +37,9 @@ type Caller struct {
 	Transport *transport.Client
 	// Timeout bounds a call in total, all tries and the look-up included.
 	Timeout time.Duration
+	// Status is what a client is told of an error, for the statistics; it may
+	// be nil.
+	Status func(error) int
 	// AnyAddress allows calls to an address that no node of the service has.
 	AnyAddress bool
 
@@ -56,6 +61,8 @@ type Request struct {
 	Body        []byte
 	// Timeout shortens the caller's when it is positive.
 	Timeout time.Duration
+	// Account is that of the request that this call came by; it may be nil.
+	Account *httpmsg.Account
 }
 
 // Call makes the call and returns the result. Errors are *httpmsg.Error for
@@ -81,7 +88,13 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 	}
 	asked := balance.Request{Key: r.Key, Repeatable: balance.Declared(r.Header), Shortened: timeout < c.Timeout}
 	var result []byte
+	var begun int64        // the first try
+	var took time.Duration // from then to the answer
 	err = c.Balancer.Do(ctx, service, asked, func(t balance.Try) balance.Result {
+		if begun == 0 {
+			begun = t.Begun
+		}
+		r.Account.To(r.Service, t.Node.Addr)
 		during := ctx
 		if t.Cut {
 			cut := within(ctx, t.Limit)
@@ -91,15 +104,32 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		var err error
 		result, err = c.Transport.Call(during, t.Node, call)
 		call.Timeout = 0
+		now := discovery.Now()
+		took = time.Duration(now - begun)
+		record.Try(t.Node, stats.RPC, http.StatusOK, err, time.Duration(now-t.Begun))
 		outcome := balance.Judge(ctx, err)
 		// How soon a node fails is no praise.
 		outcome.Timed = outcome.Timed || outcome.Fate == balance.Answered
 		return outcome
 	})
+	c.record(service, err, took)
 	if err != nil {
 		return nil, err
 	}
 	return result, nil
+}
+
+// record notes what became of a call, for the statistics.
+func (c *Caller) record(s *discovery.Service, err error, took time.Duration) {
+	status := http.StatusOK
+	switch {
+	case err == nil:
+	case c.Status == nil:
+		status = 0
+	default:
+		status = c.Status(err)
+	}
+	record.Request(s, stats.RPC, status, err, took)
 }
 
 // timeout returns the caller's timeout, or the request's when that is shorter.

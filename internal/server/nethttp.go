@@ -26,10 +26,11 @@ type Routes interface {
 
 // entrance counts what comes in by both ways, and is the net/http one.
 type entrance struct {
-	routes atomic.Pointer[Routes]
-	count  func(status int)
-	log    *slog.Logger
-	chain  http.Handler // the middleware, nil when there is none
+	routes  atomic.Pointer[Routes]
+	count   func(status int)
+	observe func(*Answered) // nil when nobody wants to know
+	log     *slog.Logger
+	chain   http.Handler // the middleware, nil when there is none
 
 	active   sync.WaitGroup // handlers running under net/http
 	requests atomic.Int64   // how many of them answer a request
@@ -44,6 +45,9 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.requests.Add(1)
 	control := http.NewResponseController(w)
 	rec := &recorder{ResponseWriter: w, entrance: e}
+	if e.observe != nil {
+		rec.account = rec.observed.begin()
+	}
 	var s *strict // none over HTTP/2
 	if s, _ = r.Context().Value(strictKey{}).(*strict); s != nil {
 		rec.strict, rec.passed = s, s.take(r.Method, r.RequestURI)
@@ -107,6 +111,9 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 		rec.status = http.StatusOK // what net/http makes of silence
 	}
 	e.count(rec.status)
+	if e.observe != nil {
+		rec.observe(r)
+	}
 	if rec.hijacked {
 		e.upgraded.Add(-1)
 	} else {
@@ -135,6 +142,9 @@ type recorder struct {
 	body     *body // nil when the request has none
 	status   int   // 0 until the head was written
 	hijacked bool
+	sent     int64 // bytes of the body
+	observed observation
+	account  *httpmsg.Account // of observed, if anybody wants to know
 
 	before *before // the request as it came to the middleware, nil without
 	strict *strict // the connection's reader; nil over HTTP/2
@@ -177,7 +187,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.sent += int64(n)
+	return n, err
 }
 
 // end completes the answer when some of the request is unread: its body is then

@@ -40,7 +40,9 @@ type Options struct {
 	Middleware []func(http.Handler) http.Handler
 	// Count is told the status of every answer.
 	Count func(status int)
-	Log   *slog.Logger
+	// Observe is told more about every answer; nil when nobody wants to know.
+	Observe func(*Answered)
+	Log     *slog.Logger
 }
 
 // Server serves one set of routes on its listeners. Bind it first; it answers
@@ -59,7 +61,7 @@ type Server struct {
 
 // Start serves routes.
 func (s *Server) Start(routes Routes) {
-	s.entrance = &entrance{count: s.options.Count, log: s.options.Log}
+	s.entrance = &entrance{count: s.options.Count, observe: s.options.Observe, log: s.options.Log}
 	s.entrance.wrap(s.options.Middleware)
 	s.Switch(routes)
 	s.base, s.cut = context.WithCancel(context.Background())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/engine"
@@ -54,9 +55,19 @@ type Config struct {
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
+	Observe      Observe
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration
+}
+
+// Observe is what the sidecar tells of itself.
+type Observe struct {
+	Version string // of the program
+	// AdminAddress is the "host:port" of the listener for probes, scrapes and
+	// profiles; "" for none.
+	AdminAddress string
+	AccessLog    accesslog.Options // no log when Path is ""
 }
 
 // App is the application that the sidecar registers; none when Name is "".

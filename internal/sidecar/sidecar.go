@@ -15,15 +15,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/server"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/web"
 )
 
 // Run runs a sidecar until ctx ends or something breaks that it cannot live
@@ -33,7 +36,7 @@ import (
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
 	if err := s.listen(ctx, d.Middleware); err != nil {
-		return err // nothing was begun
+		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
 	err := s.start(ctx, d)
 	if err == nil {
@@ -68,7 +71,11 @@ type sidecar struct {
 	api       *api.API
 	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application, tokens, delayed task
+	monitor   *monitor.Monitor
+	admin     admin
+	accessLog *accesslog.Log
+
+	discovering, consulWatch, readiness, monitoring, application, tokens, delayed task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -82,8 +89,10 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.server.Switch(s.api)
+	s.admin.own.Store(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	s.monitoring.begin(s.monitor.Run)
 	if tokens := s.cfg.Tokens; tokens != nil {
 		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
 	}
@@ -110,9 +119,12 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"drain delay", s.drainDelay},
 		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"monitoring", s.monitoring.stop},
 		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
+		{"admin listener", s.admin.stop},
+		{"access log", s.closeAccessLog},
 	})
 }
 
@@ -128,7 +140,11 @@ func (s *sidecar) wait(ctx context.Context) error {
 
 // listen binds the listeners and answers that the sidecar is starting.
 func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Log: s.log})
+	observe, err := s.openAccessLog()
+	if err != nil {
+		return err
+	}
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -145,6 +161,9 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
+	if s.cfg.Observe.AdminAddress != "" {
+		return s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log)
+	}
 	return nil
 }
 
@@ -203,8 +222,11 @@ func (s *sidecar) assemble(d Drivers) error {
 		Balancer:  balancer,
 		Transport: s.transport,
 		Timeout:   s.cfg.RequestTimeout,
+		Status:    statusOf,
 	}
+	s.monitor = s.newMonitor()
 	s.messaging = messaging.New(messaging.Options{
+		Topics:      s.monitor.Topics,
 		Broker:      s.engines.Broker,
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
@@ -214,6 +236,7 @@ func (s *sidecar) assemble(d Drivers) error {
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
+	s.monitor.Messages = s.messages
 	s.api = &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
@@ -223,6 +246,7 @@ func (s *sidecar) assemble(d Drivers) error {
 				Balancer:   balancer,
 				Transport:  s.transport,
 				Timeout:    s.cfg.RequestTimeout,
+				Status:     statusOf,
 				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
@@ -232,18 +256,24 @@ func (s *sidecar) assemble(d Drivers) error {
 		Proxy:          forward,
 		Messaging:      s.messaging,
 		Ready:          s.engines.Ping,
-		Stats:          s.stats,
-		ShowStats:      s.cfg.EnableStats,
+		Monitor:        s.monitor,
+		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
 		Tokens:         s.cfg.Tokens,
+	}
+	if s.cfg.EnableStats {
+		s.api.Page = web.Page()
 	}
 	if s.cfg.Healthcheck.URL != "" {
 		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
 	}
 	return nil
 }
+
+// statusOf is the status that a client sees of an error.
+func statusOf(err error) int { return api.Explain(err).Code }
 
 // runApplication registers the application, when there is one, until the
 // sidecar stops.
