@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/accesslog"
@@ -74,6 +75,7 @@ type sidecar struct {
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
+	watched   atomic.Pointer[application] // nil while there is none
 
 	discovering, consulWatch, readiness, monitoring, application, tokens, delayed task
 }
@@ -267,7 +269,10 @@ func (s *sidecar) assemble(d Drivers) error {
 		s.api.Page = web.Page()
 	}
 	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
+		s.api.Health = health.New(health.Check{
+			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
+			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
+		})
 	}
 	return nil
 }
@@ -291,6 +296,7 @@ func (s *sidecar) runApplication() {
 		discovery: s.discovery,
 		log:       s.log,
 	}
+	s.watched.Store(app)
 	s.application.begin(app.run)
 }
 
