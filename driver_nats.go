@@ -44,7 +44,7 @@ func natsRegistry(ctx context.Context, e sidecar.Env) (registry.Registry, error)
 
 // natsBroker opens the messaging on a NATS server that somebody else runs.
 func natsBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
-	messages, err := natsbroker.Open(ctx, e.Address, e.Log)
+	messages, err := natsbroker.Open(ctx, e.Address, natsbroker.Options{MaxBytes: e.MaxBytes, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}

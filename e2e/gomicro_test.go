@@ -66,7 +66,7 @@ func TestGoMicroService(t *testing.T) {
 			conn := make(chan *gonats.Conn, 1)
 			options.ConnectedCB = func(c *gonats.Conn) { conn <- c }
 			t.Cleanup(func() { (<-conn).Close() }) // go-micro does not
-			return nats.NewNatsRegistry(nats.NatsOptions(options)), append(registryAt("nats", s.Addr+"?layout=gomicro"), "MICRO_BROKER=http")
+			return nats.NewNatsRegistry(nats.NatsOptions(options)), registryAt("nats", s.Addr+"?layout=gomicro")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

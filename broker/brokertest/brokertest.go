@@ -37,6 +37,9 @@ type Options struct {
 	// Lacks are tests that the engine cannot pass, by name, and why. It is for
 	// code that is not ours; a driver has none.
 	Lacks map[string]string
+	// Narrow: a durable queue's pattern may not begin with a wildcard, and
+	// patterns match topics of plain parts alone: none is empty, * or >.
+	Narrow bool
 	// AckWait is the shortest time that the engine can wait for an
 	// acknowledgement; 0 means 1 s.
 	AckWait time.Duration

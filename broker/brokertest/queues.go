@@ -209,6 +209,16 @@ func testWildcards(s *suite) {
 		"*.a":      {"wild.a", "other.a"},
 		"wild.a*":  nil, // no wildcard, and no such topic
 	}
+	if s.o.Narrow {
+		odd := func(topic string) bool {
+			return strings.Contains(topic, "..") || strings.HasSuffix(topic, "*") || strings.HasSuffix(topic, ">")
+		}
+		topics = slices.DeleteFunc(topics, odd)
+		delete(patterns, "*.a")
+		for pattern, want := range patterns {
+			patterns[pattern] = slices.DeleteFunc(want, odd)
+		}
+	}
 	members, recorders := map[string]broker.Member{}, map[string]*recorder{}
 	for pattern, want := range patterns {
 		for _, topic := range topics {

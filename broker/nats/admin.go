@@ -17,6 +17,9 @@ import (
 
 // Queues implements [broker.Queues].
 func (b *Broker) Queues(ctx context.Context) ([]broker.QueueInfo, error) {
+	if b.live {
+		return nil, noStreams()
+	}
 	all, err := link.Again(ctx, b.link, func(ctx context.Context) ([]broker.QueueInfo, error) {
 		stream, err := b.js.Stream(ctx, b.o.Stream)
 		if err != nil {
@@ -62,6 +65,9 @@ func (b *Broker) Queue(ctx context.Context, topic, queue string) (broker.QueueIn
 
 // lookUp finds a queue's stream and consumer, or ErrNoQueue.
 func (b *Broker) lookUp(ctx context.Context, topic, queue string) (jetstream.Stream, *jetstream.ConsumerInfo, error) {
+	if b.live {
+		return nil, nil, noStreams()
+	}
 	stream, err := b.js.Stream(ctx, b.o.Stream)
 	if err != nil {
 		return nil, nil, err
@@ -135,6 +141,9 @@ func (b *Broker) Purge(ctx context.Context, topic, queue string) (int, error) {
 // Delete implements [broker.Queues].
 func (b *Broker) Delete(ctx context.Context, topic, queue string) error {
 	_, err := link.Again(ctx, b.link, func(ctx context.Context) (struct{}, error) {
+		if b.live {
+			return struct{}{}, noStreams()
+		}
 		return struct{}{}, b.deleteConsumer(ctx, consumerName(topic, queue))
 	})
 	if err != nil {
@@ -196,12 +205,12 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 
 // stored reads a message of the stream.
 func (b *Broker) stored(topic string, raw *jetstream.RawStreamMsg) broker.Stored {
-	header, _ := decodeHeader(raw.Header) // what cannot be read is shown without
+	message, _ := b.decode(raw.Header, raw.Data) // what cannot be read is shown without
 	return broker.Stored{
 		ID: strconv.FormatUint(raw.Sequence, 10), At: raw.Time,
 		Delivery: broker.Delivery{
 			Topic:   b.topicOf(topic, b.exact(topic), raw.Subject, raw.Header),
-			Message: broker.Message{Header: header, Body: raw.Data},
+			Message: message,
 		},
 	}
 }

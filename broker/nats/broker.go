@@ -49,6 +49,10 @@ type Options struct {
 	// MaxBytes bounds what the stream keeps, in bytes on disk; 0 leaves the
 	// limit of a stream that is there, and gives none to a new one.
 	MaxBytes int64
+	// GoMicro makes messages look as go-micro's nats broker has them, so that
+	// its services are publishers and subscribers, too. Without JetStream the
+	// broker is live then.
+	GoMicro bool
 	// Full, when set, is asked before each message is published and says why
 	// there is no room for it.
 	Full func() error
@@ -64,10 +68,12 @@ type Broker struct {
 	link *link.Link
 
 	published recent
+	covered   covered
+	live      bool // the server has no JetStream
 
 	mu            sync.Mutex
-	states        jetstream.Stream     // nil until it was looked up
-	members       map[*member]struct{} // nil once closed
+	states        jetstream.Stream           // nil until it was looked up
+	members       map[*member]struct{}       // nil once closed
 	subscriptions map[*subscription]struct{} // nil once closed
 }
 
@@ -92,7 +98,12 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Broker, error) {
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
 	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{}), members: make(map[*member]struct{})}
-	if _, err := link.Again(ctx, b.link, b.open); err != nil {
+	_, err = link.Again(ctx, b.link, b.open)
+	if o.GoMicro && (errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, gonats.ErrNoResponders)) {
+		b.live, err = true, nil
+		o.Log.Info("this NATS server has no JetStream: messages are live, nothing is kept")
+	}
+	if err != nil {
 		b.link.Close()
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
@@ -120,7 +131,11 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 		}
 	}
 	subject, whole := b.encode(topic, false)
-	msg := &gonats.Msg{Subject: subject, Header: gonats.Header{}}
+	msg := &gonats.Msg{Subject: subject}
+	size, err := b.fill(msg, m)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
 	if !whole {
 		msg.Header[topicField] = []string{url.QueryEscape(topic)}
 	}
@@ -128,24 +143,16 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 		// The stream knows IDs alone, and takes not every text for one.
 		msg.Header[jetstream.MsgIDHeader] = []string{token.Digest(topic + "\x00" + id)}
 	}
-	size := len(m.Body)
-	if len(m.Header) > 0 {
-		field := encodeHeader(m.Header)
-		size += len(field)
-		msg.Header[headerField] = []string{field}
-	}
 	if size > MaxMessage {
 		return fmt.Errorf("publish: %w: %d bytes with its header, at most %d", broker.ErrTooLarge, size, MaxMessage)
 	}
-	// The caller has its message back when Publish returns, but a connection
-	// that is stuck may read it later.
-	msg.Data = bytes.Clone(m.Body)
-	_, err := link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
+	_, err = link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
 		err := b.send(ctx, msg)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) { // somebody has removed it
 			if _, err := b.open(ctx); err != nil {
 				return struct{}{}, err
 			}
+			b.forget(msg.Subject)
 			err = b.send(ctx, msg)
 		}
 		return struct{}{}, err
@@ -174,10 +181,40 @@ func overLimit(err error) bool {
 	return api.ErrorCode == messageTooLarge || api.ErrorCode == storeFailed && strings.Contains(api.Description, "too large")
 }
 
-// send publishes once and waits for the stream to have taken the message.
+// fill puts a message into one of NATS and returns its size. The caller has its
+// own back when Publish returns, but a connection that is stuck may read this
+// one later.
+func (b *Broker) fill(msg *gonats.Msg, m broker.Message) (size int, err error) {
+	msg.Header = gonats.Header{}
+	if b.o.GoMicro {
+		msg.Data, err = encodeEnvelope(m)
+		return len(msg.Data), err
+	}
+	msg.Data = bytes.Clone(m.Body)
+	if len(m.Header) == 0 {
+		return len(m.Body), nil
+	}
+	field := encodeHeader(m.Header)
+	msg.Header[headerField] = []string{field}
+	return len(m.Body) + len(field), nil
+}
+
+// send publishes once and waits for the stream to have taken the message; on a
+// server without streams, for the server.
 func (b *Broker) send(ctx context.Context, msg *gonats.Msg) error {
+	if b.live {
+		if err := b.conn.PublishMsg(msg); err != nil {
+			return err
+		}
+		return b.conn.FlushWithContext(ctx)
+	}
+	// A stream of somebody else's that has the subject is as good a witness,
+	// but nothing of ours is kept there.
+	if err := b.cover(ctx, msg.Subject); err != nil && !overlap(err) {
+		return err
+	}
 	ack, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
-	if err == nil && ack.Stream != b.o.Stream {
+	if err == nil && ack.Stream != b.o.Stream && !b.o.GoMicro {
 		return fmt.Errorf("stream %s took the message, not %s", ack.Stream, b.o.Stream)
 	}
 	return err

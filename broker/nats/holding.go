@@ -27,7 +27,7 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	header, err := decodeHeader(msg.Header)
+	message, err := m.broker.decode(msg.Header, msg.Data)
 	if err != nil {
 		m.broker.o.Log.Warn("broker: a message's header cannot be read", "topic", m.topic, "error", err)
 	}
@@ -36,7 +36,7 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 		At: meta.Timestamp,
 		Delivery: broker.Delivery{
 			Topic:   m.broker.topicOf(m.topic, m.exact, msg.Subject, msg.Header),
-			Message: broker.Message{Header: header, Body: msg.Data},
+			Message: message,
 		},
 	}}
 	if meta.NumDelivered > 1 {

@@ -52,6 +52,8 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 		return nil, errors.New("a durable queue needs a name")
 	case b.isClosed():
 		return nil, broker.ErrClosed
+	case b.live:
+		return nil, noStreams()
 	}
 	return link.Again(ctx, b.link, func(ctx context.Context) (*jetstream.ConsumerInfo, error) {
 		info, err := b.declareOnce(ctx, topic, queue, o)
@@ -66,6 +68,9 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 }
 
 func (b *Broker) declareOnce(ctx context.Context, topic, queue string, o broker.QueueOptions) (*jetstream.ConsumerInfo, error) {
+	if err := b.cover(ctx, b.filter(topic)); err != nil {
+		return nil, err
+	}
 	name := consumerName(topic, queue)
 	have, err := b.js.Consumer(ctx, b.o.Stream, name)
 	switch {

@@ -53,7 +53,7 @@ func (b *Broker) open(ctx context.Context) (struct{}, error) {
 // that was not asked for is left as it is: somebody else may have set it.
 func (b *Broker) adapt(ctx context.Context, have jetstream.StreamConfig) error {
 	want := have
-	want.Discard = jetstream.DiscardNew
+	want.Discard = jetstream.DiscardNew // what is there stays
 	if b.o.MaxBytes > 0 {
 		want.MaxBytes = b.o.MaxBytes
 	}

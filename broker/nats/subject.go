@@ -36,6 +36,11 @@ func (b *Broker) exact(topic string) bool { return b.filter(topic) == b.subject(
 
 // encode reports with whole that the subject tells the topic.
 func (b *Broker) encode(topic string, pattern bool) (subject string, whole bool) {
+	if b.o.GoMicro {
+		if subject, ok := b.plain(topic, pattern); ok {
+			return subject, true
+		}
+	}
 	parts := strings.Split(topic, ".")
 	if len(parts) <= maxParts {
 		var s strings.Builder
@@ -71,7 +76,7 @@ func (b *Broker) digest(topic string) string {
 func (b *Broker) topic(subject string) (string, bool) {
 	rest, ok := strings.CutPrefix(subject, b.o.Prefix+".")
 	if !ok {
-		return "", false
+		return subject, b.o.GoMicro
 	}
 	parts := strings.Split(rest, ".")
 	for i, part := range parts {

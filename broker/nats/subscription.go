@@ -94,7 +94,10 @@ func (s *subscription) start(queue string) error {
 
 // deliver is called for one message after the other.
 func (s *subscription) deliver(m *gonats.Msg) {
-	header, err := decodeHeader(m.Header)
+	if !s.exact && s.broker.foreign(m.Subject) {
+		return
+	}
+	message, err := s.broker.decode(m.Header, m.Data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -102,7 +105,7 @@ func (s *subscription) deliver(m *gonats.Msg) {
 	}
 	s.complain(err)
 	topic := s.broker.topicOf(s.topic, s.exact, m.Subject, m.Header)
-	s.handler(broker.Delivery{Topic: topic, Message: broker.Message{Header: header, Body: m.Data}})
+	s.handler(broker.Delivery{Topic: topic, Message: message})
 }
 
 // complain logs, now and then, what was lost and what was odd. s.mu is held.

@@ -89,11 +89,24 @@ func (m *Messaging) StartPush(pushes []Push, options func(Push) PushOptions) (*P
 		}
 	}
 	for _, p := range pushes {
+		if err := m.canKeep(d, p); err != nil {
+			return started, err
+		}
 		w := newPusher(m, d, p, options(p))
 		started.all = append(started.all, w)
 		go w.run()
 	}
 	return started, nil
+}
+
+// canKeep declares the queue and says when the engine cannot do that at all.
+func (m *Messaging) canKeep(d broker.Durable, p Push) error {
+	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
+	defer cancel()
+	if err := d.Declare(ctx, p.Topic, p.Queue, broker.QueueOptions{}); errors.Is(err, errors.ErrUnsupported) {
+		return err //nolint:wrapcheck // it says what it did
+	}
+	return nil // an engine that is away is waited for
 }
 
 func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *pusher {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -109,6 +110,18 @@ func (c *Connection) openNamed(ctx context.Context, e Engines, d Drivers, log *s
 	return merged.New(log, members...), nil
 }
 
+// registryAddress returns the address of the registry of that name, "" if
+// there is none.
+func (c *Connection) registryAddress(name string, e Engines) string {
+	names := strings.Split(c.RegistryName, ",")
+	addresses, err := engineurl.Pair(names, e.RegistryAddress)
+	i := slices.Index(names, name)
+	if err != nil || i < 0 {
+		return ""
+	}
+	return addresses[i]
+}
+
 // openBroker opens the broker that was named, or the one that goes with the
 // registry: the engine's own, else go-micro's http broker.
 func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *slog.Logger) error {
@@ -121,8 +134,8 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 			c.BrokerName = first
 		}
 	}
-	if c.BrokerName == "nats" && c.RegistryName == "nats" && e.BrokerAddress == "" {
-		e.BrokerAddress = e.RegistryAddress // the same engine
+	if c.BrokerName == "nats" && e.BrokerAddress == "" {
+		e.BrokerAddress = c.registryAddress(c.BrokerName, e) // the same server
 	}
 	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
 	if err != nil {

@@ -68,7 +68,7 @@ func natsCluster(t testing.TB, n int, refine ...func(*server.Options)) []*NATSSe
 		awaitNATS(t, "a leader", func() bool {
 			for _, s := range all {
 				if s.server.JetStreamIsLeader() {
-					return true
+					return len(s.server.JetStreamClusterPeers()) == n
 				}
 			}
 			return false

@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/micro/sidecar/internal/engineurl"
 )
@@ -81,14 +82,15 @@ func configure(u *url.URL) (*config, error) {
 }
 
 // client makes the client. It connects when it is used.
-func (c *config) client() (*clientv3.Client, error) {
+func (c *config) client(f *failure) (*clientv3.Client, error) {
 	options := clientv3.Config{
 		Endpoints: c.endpoints, TLS: c.tls, Logger: zap.NewNop(), // what it has to say comes as errors, too
 		DialKeepAliveTime: pingTime, DialKeepAliveTimeout: pingTimeout,
 		MaxCallRecvMsgSize: maxAnswer,
+		DialOptions:        []grpc.DialOption{grpc.WithChainUnaryInterceptor(f.intercept)},
 	}
 	if c.username != "" && c.password != "" {
-		options.DialOptions = (&login{user: c.username, password: c.password}).options()
+		options.DialOptions = append(options.DialOptions, (&login{user: c.username, password: c.password}).options()...)
 	}
 	return clientv3.New(options)
 }
