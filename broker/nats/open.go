@@ -4,71 +4,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
-	"time"
 
-	gonats "github.com/nats-io/nats.go"
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/engineurl"
+	"github.com/micro/sidecar/internal/natsconn"
 )
 
 // External is a broker on a NATS server that somebody else runs, with a
 // connection of its own.
 type External struct {
 	*Broker
-	conn *gonats.Conn
+	conn *natsconn.Conn
 }
 
-// CheckAddress says what is wrong with an address: expected is
-// nats://[USER[:PASSWORD]@]HOST[:PORT].
-func CheckAddress(u *url.URL) error {
-	switch {
-	case u.Scheme != "nats" && u.Scheme != "tls":
-		return fmt.Errorf("%q: expected nats://HOST:PORT or tls://HOST:PORT", u.Redacted())
-	case u.Host == "" || u.Path != "" && u.Path != "/":
-		return fmt.Errorf("%q: expected nats://HOST:PORT", u.Redacted())
-	case u.RawQuery != "":
-		return fmt.Errorf("%q: unknown parameters", u.Redacted())
-	}
-	return nil
-}
+var (
+	_ broker.Broker = (*External)(nil)
+	_ broker.Pinger = (*External)(nil)
+)
 
-// Open connects to the server at u, nil for nats://127.0.0.1:4222, and speaks
-// as go-micro does. It waits for the server until ctx ends.
+// Open connects to the server at u, see [natsconn.Parse], and speaks as
+// go-micro does. It waits for the server until ctx ends, at most
+// [link.Patience].
 func Open(ctx context.Context, u *url.URL, o Options) (*External, error) {
-	address := gonats.DefaultURL
-	if u != nil {
-		if err := CheckAddress(u); err != nil {
-			return nil, fmt.Errorf("nats broker: %w", err)
-		}
-		address = u.String()
-	}
-	conn, err := gonats.Connect(address,
-		gonats.Name("micro"),
-		gonats.RetryOnFailedConnect(true), gonats.MaxReconnects(-1), gonats.ReconnectWait(200*time.Millisecond),
-		// Nothing is buffered while the server is away: what is not sent fails.
-		gonats.ReconnectBufSize(-1),
-		gonats.PingInterval(5*time.Second), gonats.MaxPingsOutstanding(2),
-	)
+	config, err := configure(u)
 	if err != nil {
-		return nil, fmt.Errorf("nats broker: %w", err)
+		return nil, fmt.Errorf("open nats broker: %w", err)
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	conn, err := config.Connect(o.Log)
+	if err != nil {
+		return nil, fmt.Errorf("open nats broker: %w", err)
 	}
 	o.GoMicro = true
-	b, err := New(ctx, conn, o)
+	b, err := New(ctx, conn.Conn, o)
 	if err != nil {
-		if last := conn.LastError(); last != nil {
-			err = fmt.Errorf("%w: %w", err, last)
-		}
+		err = conn.Explain(err)
 		conn.Close()
 		return nil, err
 	}
-	return &External{b, conn}, nil
+	return &External{Broker: b, conn: conn}, nil
 }
 
-// Close closes the broker and the connection.
+// CheckAddress says what is wrong with an address, as [Open] would.
+func CheckAddress(u *url.URL) error {
+	_, err := configure(u)
+	return err
+}
+
+func configure(u *url.URL) (*natsconn.Config, error) {
+	p := engineurl.Query(u)
+	config, err := natsconn.Parse(u, p)
+	if err != nil {
+		return nil, err
+	}
+	for _, registrys := range []string{"bucket", "layout", "replicas"} {
+		p.String(registrys, "") // one address may be that of both
+	}
+	return config, p.Err()
+}
+
+// Close ends all subscriptions and the connection.
 func (e *External) Close() error {
 	err := e.Broker.Close()
 	e.conn.Close()
 	return err
 }
+
+// Ping implements [broker.Pinger].
+func (e *External) Ping(ctx context.Context) error { return e.conn.Explain(e.Broker.Ping(ctx)) }
 
 // noStreams is the error of durable messaging on a server without JetStream.
 func noStreams() error {

@@ -42,7 +42,7 @@ type command struct {
 
 // The groups of settings that the commands use.
 var (
-	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupCommon}
+	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupObserve, groupCommon}
 	clientGroups  = []string{groupCommand, groupThrough, groupOutput, groupEngines, groupLimits, groupCommon}
 	localGroups   = []string{groupOutput, groupCommon}
 )

@@ -70,7 +70,11 @@ type received struct {
 // with opens a client, runs f with it and closes it again. messaging tells
 // whether f needs the broker.
 func (i *invocation) with(ctx context.Context, messaging bool, f func(client) error) (err error) {
-	c, err := i.open(ctx, messaging)
+	shown, err := i.cfg.showing(i.given, i.env)
+	if err != nil {
+		return err
+	}
+	c, err := i.open(ctx, messaging, shown)
 	if err != nil {
 		return fail(plain(ctx, err, i.cfg.Sidecar.RequestTimeout))
 	}
@@ -89,9 +93,9 @@ func (i *invocation) withTimeout(ctx context.Context, messaging bool, f func(con
 }
 
 // open makes the client that the settings ask for.
-func (i *invocation) open(ctx context.Context, messaging bool) (client, error) {
+func (i *invocation) open(ctx context.Context, messaging bool, shown showing) (client, error) {
 	if i.cfg.ProxyAddress != nil {
-		return newProxied(i.cfg.ProxyAddress), nil
+		return newProxied(i.cfg.ProxyAddress, shown), nil
 	}
 	return openDirect(ctx, i, messaging)
 }

@@ -42,7 +42,7 @@ func openDirect(ctx context.Context, i *invocation, messaging bool) (*direct, er
 		return nil, err
 	}
 	find := discovery.New(engines.Registry, log)
-	calls, err := newCaller(&i.cfg.Sidecar, find)
+	calls, err := newCaller(&i.cfg.Sidecar, i.drivers, find)
 	if err != nil { // the settings were checked: this is a fault of ours
 		find.Close()
 		return nil, errors.Join(err, engines.Close(ctx))

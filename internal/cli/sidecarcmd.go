@@ -25,6 +25,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	info := slog.LevelInfo
 	log := i.logger(&info)
 	cfg := i.cfg.Sidecar
+	cfg.Observe.Version = build().Version
 	cfg.Engines.Host = true
 	cfg.Engines.DataDir = i.dataDir()
 	if mayEmbed(cfg.Engines) {

@@ -89,7 +89,7 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --address=127.0.0.1:8081,::1", "", "HOST:PORT"},
 		{"sidecar --sidecar_address=x", "", "--sidecar_address"},
 		{"sidecar --engine_address=localhost", "", "HOST:PORT"},
-		{"sidecar --registry=etcd", "", "which knows consul, embedded"},
+		{"sidecar --registry=zookeeper", "", "which knows consul, embedded"},
 		{"sidecar --broker=rabbitmq", "", "which knows embedded, http"},
 		{"sidecar --broker_address=127.0.0.1:4222", "", "needs --broker"},
 		{"sidecar --registry_address=127.0.0.1:x", "", "HOST:PORT or a URL"},
@@ -153,7 +153,12 @@ func TestMistakes(t *testing.T) {
 
 		// What this version lacks is refused, not ignored.
 		{"sidecar --enable_acme --acme_hosts=example.com", "", "--enable_acme is not in this version yet"},
-		{"sidecar --auth_token_file=tokens", "", "--auth_token_file is not in this version yet"},
+		{"sidecar --auth_token_file=/nonexistent/tokens", "", "--auth_token_file: open /nonexistent/tokens: no such file"},
+		{"sidecar --auth_token_file=" + file("# nobody\n"), "", "micro.yaml:1: there is no token"},
+		{"list services --proxy_address=127.0.0.1:1 --token_file=/nonexistent/token", "", "--token_file: open /nonexistent/token: no such file"},
+		{"list services --proxy_address=127.0.0.1:1 --ca_file=/nonexistent/ca.pem", "", "--ca_file: open /nonexistent/ca.pem: no such file"},
+		{"list services --proxy_address=127.0.0.1:1 --client_cert_file=c.pem", "", "--client_cert_file needs --client_key_file"},
+		{"list services --proxy_address=127.0.0.1:1 --client_key_file=k.pem", "", "--client_key_file needs --client_cert_file"},
 		{"sidecar --subscribe topic=a,path=/b", "", "--subscribe: \"topic=a,path=/b\": expected topic=TOPIC and queue=QUEUE"},
 		{"sidecar --subscribe topic=a,queue=q,path=/b", "", "--subscribe: path=/b needs --server_name and --server_address"},
 		{"sidecar --subscribe topic=a,queue=q", "", "expected path=/PATH of the application, or url=URL"},
@@ -162,9 +167,8 @@ func TestMistakes(t *testing.T) {
 		{"queue", "", "a command is missing; micro queue --help lists them"},
 		{"queue show orders", "", "QUEUE is missing; usage: micro queue show TOPIC QUEUE"},
 		{"dead drop orders", "", "which dead letters: an ID, or --all"},
-		{"list services --token_file=token", "", "--token_file is not in this version yet"},
 		{"sidecar", "MICRO_ENABLE_ACME=true", "MICRO_ENABLE_ACME: --enable_acme is not in this version yet"},
-		{"list services", "MICRO_CA_FILE=ca.pem", "--ca_file is not in this version yet"},
+		{"list services --proxy_address=127.0.0.1:1", "MICRO_CA_FILE=/nonexistent/ca.pem", "MICRO_CA_FILE: open /nonexistent/ca.pem: no such file"},
 
 		// Environment and file name themselves.
 		{"sidecar", "MICRO_REGISTER_TTL=soon", "MICRO_REGISTER_TTL: \"soon\""},

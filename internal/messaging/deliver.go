@@ -72,6 +72,9 @@ func (w *pusher) deliver(h *broker.Held) {
 		if a.verdict == absent && w.pause(backoff(try)) {
 			continue // nobody had it: nothing happened
 		}
+		if a.verdict != absent {
+			w.m.o.Topics.Delivered(h.Topic)
+		}
 		if !w.settle(h, a) {
 			w.giveBack(h)
 		}

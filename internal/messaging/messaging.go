@@ -17,6 +17,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/stats"
 )
 
 // Options configure New. Broker and Fail are required.
@@ -48,6 +49,8 @@ type Options struct {
 	// OwnToken tells that a request's Authorization is meant for the sidecar,
 	// so that it does not go into a message; nil means that it never is.
 	OwnToken func(*http.Request) bool
+	// Topics counts messages by topic; nil counts nowhere.
+	Topics *stats.Topics
 	// Name is what the broker is called in errors.
 	Name string
 	// NotDurable, when set, says why the broker's durable abilities must not
@@ -103,6 +106,9 @@ func New(o Options) *Messaging {
 	}
 	if o.OwnToken == nil {
 		o.OwnToken = func(*http.Request) bool { return false }
+	}
+	if o.Topics == nil {
+		o.Topics = new(stats.Topics)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -97,6 +97,7 @@ func (m *Messaging) publish(ctx context.Context, topic string, out outgoing) err
 		return err
 	}
 	m.published.Add(1)
+	m.o.Topics.Published(topic)
 	return nil
 }
 

@@ -52,6 +52,7 @@ func (s *session) write() {
 		}
 		if s.send(frame) {
 			s.m.delivered.Add(1)
+			s.m.o.Topics.Delivered(h.Topic)
 		}
 		if cap(frame) > 64<<10 {
 			frame = nil

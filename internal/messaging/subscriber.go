@@ -127,6 +127,7 @@ func (s *subscriber) sendMessage(frame []byte, d broker.Delivery) []byte {
 	}
 	if s.send(frame) {
 		s.m.delivered.Add(1)
+		s.m.o.Topics.Delivered(s.topic)
 	}
 	if cap(frame) > 64<<10 {
 		return nil // one large message is no reason to hold its memory for good
