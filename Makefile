@@ -26,7 +26,7 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 	@$(GO) build -o bin/demo ./examples/demo
 	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
-test: consul h2spec ## all tests
+test: consul h2spec kube-apiserver ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: web
@@ -43,6 +43,12 @@ consul: # a Consul agent for the tests: the one on PATH, else built from the Go 
 h2spec: # a test suite for HTTP/2 servers: the one on PATH, else built from the Go module
 	@command -v h2spec >/dev/null || test -x $(CACHE)/bin/h2spec || { \
 		mkdir -p $(CACHE)/bin && cd tools/h2spec && $(GO) build -o $(CACHE)/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec; }
+
+.PHONY: kube-apiserver
+kube-apiserver: # Kubernetes's API server for the tests: the one on PATH, else built from the Go module
+	@command -v kube-apiserver >/dev/null || test -x $(CACHE)/bin/kube-apiserver || { \
+		echo "no kube-apiserver on PATH: building it once (some minutes)"; \
+		mkdir -p $(CACHE)/bin && cd tools/kubernetes && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver; }
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
 	$(CACHE)/bin/golangci-lint fmt --diff

@@ -16,6 +16,8 @@ import (
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
 	"github.com/micro/sidecar/registry/etcd"
+	"github.com/micro/sidecar/registry/kubernetes"
+	"github.com/micro/sidecar/registry/mdns"
 	natsregistry "github.com/micro/sidecar/registry/nats"
 	"github.com/micro/sidecar/registry/static"
 )
@@ -23,7 +25,7 @@ import (
 // checkAddress says what is wrong with an engine's address, nil when none was
 // given.
 func checkAddress(name string, address *url.URL) error {
-	if address == nil && name != "static" {
+	if address == nil && name != "static" && name != "kubernetes" {
 		return nil // each knows where its engine usually is
 	}
 	switch name {
@@ -39,6 +41,10 @@ func checkAddress(name string, address *url.URL) error {
 		return checkNATS(address)
 	case "redis":
 		return redis.CheckAddress(address)
+	case "kubernetes":
+		return kubernetes.CheckAddress(address)
+	case "mdns":
+		return mdns.CheckAddress(address)
 	case "static":
 		return static.CheckAddress(address)
 	case "http":
@@ -113,6 +119,24 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 // staticRegistry opens the file at the address.
 func staticRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
 	reg, err := static.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// mdnsRegistry takes part in multicast DNS.
+func mdnsRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := mdns.Open(e.Address, e.Log)
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
+}
+
+// kubernetesRegistry follows the API server at the address, or the pod's own.
+func kubernetesRegistry(_ context.Context, e sidecar.Env) (registry.Registry, error) {
+	reg, err := kubernetes.Open(e.Address, e.Log)
 	if err != nil {
 		return nil, err
 	}

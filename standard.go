@@ -15,11 +15,13 @@ import (
 func Standard() Plugin {
 	return engines(sidecar.Drivers{
 		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
-			"consul":   consulRegistry,
-			"embedded": embeddedRegistry,
-			"etcd":     etcdRegistry,
-			"nats":     natsRegistry,
-			"static":   staticRegistry,
+			"consul":     consulRegistry,
+			"embedded":   embeddedRegistry,
+			"etcd":       etcdRegistry,
+			"kubernetes": kubernetesRegistry,
+			"mdns":       mdnsRegistry,
+			"nats":       natsRegistry,
+			"static":     staticRegistry,
 		},
 		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
 			"http":     httpBroker,
