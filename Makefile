@@ -26,7 +26,7 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 	@$(GO) build -o bin/demo ./examples/demo
 	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
-test: consul h2spec ## all tests
+test: consul h2spec pebble ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: consul
@@ -39,6 +39,11 @@ consul: # a Consul agent for the tests: the one on PATH, else built from the Go 
 h2spec: # a test suite for HTTP/2 servers: the one on PATH, else built from the Go module
 	@command -v h2spec >/dev/null || test -x $(CACHE)/bin/h2spec || { \
 		mkdir -p $(CACHE)/bin && cd tools/h2spec && $(GO) build -o $(CACHE)/bin/h2spec github.com/summerwind/h2spec/cmd/h2spec; }
+
+.PHONY: pebble
+pebble: # an ACME authority for tests: the one on PATH, else built from the Go module
+	@command -v pebble >/dev/null || test -x $(CACHE)/bin/pebble || { \
+		mkdir -p $(CACHE)/bin && cd tools/pebble && $(GO) build -o $(CACHE)/bin/pebble github.com/letsencrypt/pebble/v2/cmd/pebble; }
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
 	$(CACHE)/bin/golangci-lint fmt --diff
