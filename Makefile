@@ -26,7 +26,7 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 	@$(GO) build -o bin/demo ./examples/demo
 	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
-test: consul h2spec kube-apiserver ## all tests
+test: consul h2spec kube-apiserver pebble ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
 
 .PHONY: web
@@ -49,6 +49,11 @@ kube-apiserver: # Kubernetes's API server for the tests: the one on PATH, else b
 	@command -v kube-apiserver >/dev/null || test -x $(CACHE)/bin/kube-apiserver || { \
 		echo "no kube-apiserver on PATH: building it once (some minutes)"; \
 		mkdir -p $(CACHE)/bin && cd tools/kubernetes && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver; }
+
+.PHONY: pebble
+pebble: # an ACME authority for tests: the one on PATH, else built from the Go module
+	@command -v pebble >/dev/null || test -x $(CACHE)/bin/pebble || { \
+		mkdir -p $(CACHE)/bin && cd tools/pebble && $(GO) build -o $(CACHE)/bin/pebble github.com/letsencrypt/pebble/v2/cmd/pebble; }
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
 	$(CACHE)/bin/golangci-lint fmt --diff

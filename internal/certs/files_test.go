@@ -199,9 +199,10 @@ func TestOpenNamesTheFile(t *testing.T) {
 func TestDemand(t *testing.T) {
 	d, now := newDemand(), time.Now()
 	for n := range demandBurst {
-		name := string(rune('a' + n))
-		if !d.allow(name, now) || !d.allow(name, now) {
-			t.Errorf("name %d is refused", n+1)
+		for range 3 { // the library asks several times
+			if !d.allow(string(rune('a'+n)), now) {
+				t.Errorf("name %d is refused", n+1)
+			}
 		}
 	}
 	if d.allow("late", now) {

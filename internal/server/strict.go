@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -141,7 +142,15 @@ func (s *strict) next(one *passed) (text string, err error) {
 	if s.ahead > 0 && isLineEnd(s.in.Buffered()[0]) {
 		return "", &http1.Error{Reason: "an empty line behind an upgrade that was refused"}
 	}
-	if text, err = s.in.ReadHead(); err == nil {
+	if err = s.in.Wait(); err == nil && !s.in.Complete() {
+		// To net/http, which sees whole heads alone, one that does not come to its
+		// end is a connection that is idle. It sets the next deadline itself.
+		err = s.src.SetReadDeadline(time.Now().Add(headTimeout))
+	}
+	if err == nil {
+		text, err = s.in.ReadHead()
+	}
+	if err == nil {
 		err = http1.ParseRequest(text, &one.Request)
 	}
 	return text, err

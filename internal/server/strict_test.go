@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/micro/sidecar/internal/http1"
 	"github.com/micro/sidecar/internal/tunnel"
@@ -27,7 +28,8 @@ type readConn struct {
 	r io.Reader
 }
 
-func (c readConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+func (c readConn) Read(p []byte) (int, error)      { return c.r.Read(p) }
+func (c readConn) SetReadDeadline(time.Time) error { return nil }
 
 func TestStrictPassesHeadsAndFramesBodies(t *testing.T) {
 	const in = "\r\nGET /a%zz HTTP/1.1\r\nhost: h\r\nX-B: 1\r\nx-b: 2\r\n\r\n" +
