@@ -14,7 +14,9 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -49,8 +51,10 @@ func newAPI(t *testing.T, reg registry.Registry) *API {
 		Proxy:       answers("proxied"),
 		Messaging:   answers("messaging"),
 		Ready:       func(context.Context) error { return nil },
+		Health:      func(context.Context) health.Result { return health.Result{} },
 		Stats:       stats.New(),
 		MaxBodySize: 1 << 10,
+		Watches:     &streams.Set{},
 	}
 }
 

@@ -160,6 +160,10 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 	none := config(t, nil)
 	flat, plain := reflect.ValueOf(want.Sidecar), reflect.ValueOf(none.Sidecar)
 	for n := range flat.NumField() {
+		// The one stands in the file alone, the other is no setting.
+		if name := flat.Type().Field(n).Name; name == "Applications" || name == "Control" {
+			continue
+		}
 		if reflect.DeepEqual(flat.Field(n).Interface(), plain.Field(n).Interface()) {
 			t.Errorf("no setting changes %s", flat.Type().Field(n).Name)
 		}

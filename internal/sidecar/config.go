@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -29,6 +31,9 @@ type Config struct {
 	RegisterTTL      time.Duration
 	RegisterInterval time.Duration
 
+	// Applications are those of the configuration file, beside App.
+	Applications []Application
+
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
@@ -43,6 +48,20 @@ type Config struct {
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration
+
+	Control Control
+}
+
+// Control is how a running sidecar is spoken to, and whom it speaks to. The
+// zero value is a sidecar alone.
+type Control struct {
+	// Child is the program to run as the application; nil without.
+	Child *child.Process
+	// Changes are configurations to go on with. What cannot be changed while it
+	// runs is as it was.
+	Changes <-chan Config
+	// Manager is told of readiness, life and stop.
+	Manager *sdnotify.Notifier
 }
 
 // App is the application that the sidecar registers; none when Name is "".
@@ -56,6 +75,25 @@ type App struct {
 	Metadata map[string]string //
 }
 
+// Application is an application with all that rules its registration.
+type Application struct {
+	App              App
+	Healthcheck      Healthcheck
+	RegisterTTL      time.Duration
+	RegisterInterval time.Duration
+
+	main bool // the one of the flags
+}
+
+// applications are all that the sidecar registers.
+func (c *Config) applications() []Application {
+	var all []Application
+	if c.App.Name != "" {
+		all = append(all, Application{c.App, c.Healthcheck, c.RegisterTTL, c.RegisterInterval, true})
+	}
+	return append(all, c.Applications...)
+}
+
 // Healthcheck is the application's probe; none when URL is "".
 type Healthcheck struct {
 	URL      string
@@ -63,6 +101,8 @@ type Healthcheck struct {
 	Timeout  time.Duration
 	Fall     int // failures in a row that take it out
 	Rise     int // successes in a row that put it back
+	// StartupGrace is how long the application may take to be healthy at first.
+	StartupGrace time.Duration
 }
 
 // Engines says which registry and broker are used, and where.

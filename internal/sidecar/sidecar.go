@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -21,20 +22,22 @@ import (
 	"github.com/micro/sidecar/internal/messaging"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/internal/server"
 	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 )
 
 // dialTimeout bounds the connecting to a node.
 const dialTimeout = 2 * time.Second
 
-// Run runs a sidecar until ctx ends or something breaks that it cannot live
-// without. Bound listeners come first, so that a port in use is told at once;
-// then engines, discovery, the real answers, and last the application. They
-// are stopped the other way round, within cfg.ShutdownGrace.
+// Run runs a sidecar until ctx ends, its child does, or something breaks that
+// it cannot live without. Bound listeners come first, so that a port in use is
+// told at once; then engines, discovery, the real answers, and last the
+// applications. They are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
 	if err := s.listen(ctx); err != nil {
 		return err // nothing was begun
 	}
@@ -45,19 +48,28 @@ func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	if ctx.Err() != nil { // told to stop, be it half-way up
 		err = nil
 	}
-	grace, cancel := context.WithTimeout(context.Background(), cfg.ShutdownGrace)
+	s.signal = signalOf(ctx)
+	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownGrace)
 	defer cancel()
-	log.Info("stopping", "grace", cfg.ShutdownGrace)
+	log.Info("stopping", "grace", s.cfg.ShutdownGrace)
+	s.tell(sdnotify.Stopping, sdnotify.Extend(s.cfg.ShutdownGrace+stopMargin))
 	err = errors.Join(err, s.stop(grace))
 	log.Info("stopped")
 	return err
 }
 
+// stopMargin is what the end of the process may take beyond the grace.
+const stopMargin = 5 * time.Second
+
 // sidecar is one that runs.
 type sidecar struct {
-	cfg   Config
-	log   *slog.Logger
-	stats *stats.Stats
+	cfg    Config
+	log    *slog.Logger
+	stats  *stats.Stats
+	signal os.Signal // that began the stop
+
+	// healthy tells how the application of the flags is.
+	healthy *health.State
 
 	// What follows is nil until start has come that far.
 	server    *server.Server
@@ -66,8 +78,12 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	apps      *applications
 
-	discovering, consulWatch, readiness, application task
+	// calls and watches do not end by themselves; they outlive a reload.
+	calls, watches streams.Set
+
+	discovering, consulWatch, readiness task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -86,33 +102,30 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
-	s.runApplication()
+	if ctx.Err() != nil {
+		return ctx.Err() // too late to start anything
+	}
+	if err := s.startChild(); err != nil {
+		return err
+	}
+	s.apps.apply(s.cfg.applications())
 	return nil
 }
 
-// stop takes everything down in the order that loses nothing: the application
-// is deregistered while it still serves; requests in flight have discovery and
-// engines until they end.
+// stop takes everything down in the order that loses nothing: the applications
+// are deregistered while they still serve; a child has the sidecar until it
+// ends; requests in flight have discovery and engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
-		{"application", s.application.stop},
+		{"applications", s.apps.stop},
 		{"drain delay", s.drainDelay},
+		{"child", s.stopChild},
 		{"listeners", s.drain},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 	})
-}
-
-// wait returns when ctx ends, or with the error of a listener that broke.
-func (s *sidecar) wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.server.Failed():
-		return err
-	}
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
@@ -177,20 +190,9 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 	return s.discovering.stop(ctx)
 }
 
-// assemble makes the handlers and their collaborators.
+// assemble makes what lives as long as the sidecar, and the first routes.
 func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
-	if err != nil {
-		return err
-	}
 	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
-	forward := &proxy.Handler{
-		Namespace: s.cfg.Namespace,
-		Resolver:  s.discovery,
-		Balancer:  balancer,
-		Transport: s.transport,
-		Timeout:   s.cfg.RequestTimeout,
-	}
 	s.messaging = messaging.New(messaging.Options{
 		Broker:      s.engines.Broker,
 		MaxBodySize: s.cfg.MaxBodySize,
@@ -199,65 +201,53 @@ func (s *sidecar) assemble() error {
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
-	s.api = &api.API{
+	s.apps = &applications{registryName: s.engines.RegistryName, discovery: s.discovery, main: s.healthy, log: s.log}
+	var err error
+	s.api, err = s.routes(&s.cfg)
+	return err
+}
+
+// routes makes the handlers as cfg wants them. They share what assemble made,
+// so that others can take their place while requests are under way.
+func (s *sidecar) routes(cfg *Config) (*api.API, error) {
+	balancer, err := balance.New(cfg.Selector, cfg.Retries, transport.NotSent)
+	if err != nil {
+		return nil, err
+	}
+	forward := &proxy.Handler{
+		Namespace: cfg.Namespace,
+		Resolver:  s.discovery,
+		Balancer:  balancer,
+		Transport: s.transport,
+		Timeout:   cfg.RequestTimeout,
+	}
+	return &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
-			Namespace: s.cfg.Namespace,
+			Namespace: cfg.Namespace,
 			Caller: &rpc.Caller{
 				Resolver:   s.discovery,
 				Balancer:   balancer,
 				Transport:  s.transport,
-				Timeout:    s.cfg.RequestTimeout,
-				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
+				Timeout:    cfg.RequestTimeout,
+				AnyAddress: cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
-			MaxBody: s.cfg.MaxBodySize,
+			MaxBody: cfg.MaxBodySize,
 			Explain: api.Explain,
+			Streams: &s.calls,
 		},
 		Proxy:          forward,
 		Messaging:      s.messaging,
+		Health:         s.apps.probe,
 		Ready:          s.engines.Ping,
 		Stats:          s.stats,
-		ShowStats:      s.cfg.EnableStats,
-		ProxyByDefault: s.cfg.Handler == "proxy",
-		MaxBodySize:    s.cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
-	}
-	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
-	}
-	return nil
-}
-
-// runApplication registers the application, when there is one, until the
-// sidecar stops.
-func (s *sidecar) runApplication() {
-	if s.cfg.App.Name == "" {
-		return
-	}
-	warnLoopback(s.cfg.App, s.engines.RegistryName, s.log)
-	app := &application{
-		service:   newService(s.cfg.App),
-		ttl:       s.cfg.RegisterTTL,
-		interval:  s.cfg.RegisterInterval,
-		prober:    s.api.Health,
-		discovery: s.discovery,
-		log:       s.log,
-	}
-	s.application.begin(app.run)
-}
-
-// drainDelay gives callers elsewhere, who go to the application directly, time
-// to learn that it is no longer registered.
-func (s *sidecar) drainDelay(ctx context.Context) error {
-	if s.application.cancel == nil {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(s.cfg.DrainDelay):
-	}
-	return nil
+		ShowStats:      cfg.EnableStats,
+		ProxyByDefault: cfg.Handler == "proxy",
+		MaxBodySize:    cfg.MaxBodySize,
+		Guard:          api.Guard{Origins: cfg.CORS, Loopback: s.server.Loopback(), Hosts: cfg.AllowedHosts},
+		Watches:        &s.watches,
+	}, nil
 }
 
 // drain closes the listeners and lets what is under way end: requests first,
