@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,10 @@ type invocation struct {
 	cfg   *Config
 	given map[string]origin
 	args  []string
+
+	flags *flagSet // to load again
+	all   *settled // what cfg is made of
+	level slog.LevelVar
 }
 
 // command describes one command of micro. use is its line in the help: words
@@ -33,10 +38,12 @@ type command struct {
 	aliases []string
 	short   string
 	long    string
-	own     []*setting
-	groups  []string
-	child   bool // what stands after -- is another program's command line
-	run     func(ctx context.Context, i *invocation) error
+	// examples are command lines to copy.
+	examples []string
+	own      []*setting
+	groups   []string
+	child    bool // what stands after -- is another program's command line
+	run      func(ctx context.Context, i *invocation) error
 }
 
 // The groups of settings that the commands use.
@@ -100,24 +107,31 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 // cobra makes the cobra command: parse, check, warn, run.
 func (a *app) cobra(c command) *cobra.Command {
 	cmd := &cobra.Command{Use: c.use, Aliases: c.aliases, Short: c.short, Long: c.long, DisableFlagsInUseLine: true}
+	cmd.Example = strings.Join(c.examples, "\n")
 	flags := newFlagSet(cmd, append(c.own, settingsTable()...), c.groups)
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, from, err := load(flags, a.env, a.drivers)
+		all, err := gather(flags, a.env)
 		if err != nil {
 			return err
 		}
-		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 && at < len(args) {
-			return errors.New("starting a command with -- is not in this version yet")
+		cfg, from, err := all.config(flags, a.drivers)
+		if err != nil {
+			return err
+		}
+		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 {
+			if cfg.command, args = args[at:], args[:at]; len(cfg.command) == 0 || cfg.command[0] == "" {
+				return errors.New("a command is missing after --; usage: micro sidecar [FLAG…] -- CMD [ARG…]")
+			}
 		}
 		rest, err := arguments(c.use, args)
 		if err != nil {
 			return err
 		}
-		if useless := flags.useless(); len(useless) > 0 {
+		if useless := flags.useless(all.ignored); len(useless) > 0 {
 			a.say("%s: no meaning for %s, ignored", strings.Join(useless, ", "), cmd.CommandPath())
 		}
-		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest})
+		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest, flags: flags, all: all})
 	}
 	return cmd
 }
