@@ -78,7 +78,15 @@ func (a *app) root() *cobra.Command {
 		registry.AddCommand(a.cobra(c))
 		root.AddCommand(a.cobra(c))
 	}
-	root.AddCommand(registry, completionCommand())
+	config := &cobra.Command{
+		Use: "config COMMAND", Short: "the configuration: check, show",
+		Args: cobra.ArbitraryArgs, RunE: root.RunE,
+	}
+	newFlagSet(config, settingsTable(), sidecarGroups)
+	for _, c := range configCommands() {
+		config.AddCommand(a.cobra(c))
+	}
+	root.AddCommand(registry, config, completionCommand())
 	for _, c := range []command{
 		sidecarCommand(), watchCommand(), callCommand(), streamCommand(), healthCommand(), statsCommand(),
 		publishCommand(), subscribeCommand(), versionCommand(),
@@ -124,7 +132,7 @@ func (a *app) cobra(c command) *cobra.Command {
 				return errors.New("a command is missing after --; usage: micro sidecar [FLAG…] -- CMD [ARG…]")
 			}
 		}
-		rest, err := arguments(c.use, args)
+		rest, err := arguments(cmd, args)
 		if err != nil {
 			return err
 		}
@@ -138,9 +146,9 @@ func (a *app) cobra(c command) *cobra.Command {
 
 // arguments holds args against the line in the help and returns those that
 // stand for words in capitals.
-func arguments(use string, args []string) ([]string, error) {
-	words := strings.Fields(use)
-	form := "usage: micro " + use
+func arguments(cmd *cobra.Command, args []string) ([]string, error) {
+	words := strings.Fields(cmd.Use)
+	form := "usage: " + strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use
 	var out []string
 	for _, word := range words[1:] {
 		name := strings.Trim(word, "[]")
@@ -172,7 +180,7 @@ func completionCommand() *cobra.Command {
 	}
 	newFlagSet(cmd, settingsTable(), localGroups)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		args, err := arguments(cmd.Use, args)
+		args, err := arguments(cmd, args)
 		if err != nil {
 			return err
 		}
