@@ -40,6 +40,8 @@ type command struct {
 	long    string
 	// examples are command lines to copy.
 	examples []string
+	// complete offers values for the arguments in capital letters, in turn.
+	complete []completer
 	own      []*setting
 	groups   []string
 	child    bool // what stands after -- is another program's command line
@@ -118,6 +120,7 @@ func (a *app) cobra(c command) *cobra.Command {
 	cmd.Example = strings.Join(c.examples, "\n")
 	flags := newFlagSet(cmd, append(c.own, settingsTable()...), c.groups)
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.ValidArgsFunction = a.completions(c, flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		all, err := gather(flags, a.env)
 		if err != nil {
@@ -175,6 +178,11 @@ func arguments(cmd *cobra.Command, args []string) ([]string, error) {
 func completionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "completion SHELL", Short: "print the completion script of bash, zsh, fish or powershell",
+		Long: "Load it in the shell's start file; it completes commands, flags, their values\n" +
+			"and the names of services.",
+		Example: "source <(micro completion bash)\nmicro completion zsh > \"${fpath[1]}/_micro\"\n" +
+			"micro completion fish > ~/.config/fish/completions/micro.fish\n" +
+			"micro completion powershell | Out-String | Invoke-Expression",
 		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		DisableFlagsInUseLine: true,
 	}

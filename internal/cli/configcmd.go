@@ -18,14 +18,14 @@ import (
 func configCommands() []command {
 	return []command{{
 		use: "check [FILE]", short: "check the configuration as the sidecar would",
-		long: "FILE is read in the place of --config. Environment and flags count, too. A mistake is\n" +
-			"one line and status 2, as it would be at the sidecar's start.",
+		long: "FILE is read in the place of --config. Environment and flags count, too. A\n" +
+			"mistake is one line and status 2, as it would be at the sidecar's start.",
 		examples: []string{"micro config check micro.yaml"},
 		groups:   sidecarGroups, run: checkConfig,
 	}, {
 		use: "show [FILE]", short: "show the effective settings and where they come from",
-		long: "FILE is read in the place of --config. What is printed is a configuration file again,\n" +
-			"but for secrets, which are left out.",
+		long: "FILE is read in the place of --config. What is printed is a configuration\n" +
+			"file again, but for secrets, which are left out.",
 		examples: []string{"micro config show", "micro config show micro.yaml --handler=proxy", "micro config show --output=json"},
 		groups:   append(slices.Clone(sidecarGroups), groupOutput), run: showConfig,
 	}}

@@ -10,8 +10,9 @@ import (
 func publishCommand() command {
 	return command{
 		use: "publish TOPIC [BODY|-]", short: "publish a message",
-		long: "BODY is sent as it is; - reads it from the standard input.",
-		own:  []*setting{headerSetting()}, groups: clientGroups, run: publish,
+		long:     "BODY is sent as it is; - reads it from the standard input.",
+		examples: []string{"micro publish news 'Hello World!'", "micro publish news - --header=Kind=weather < report.txt"},
+		own:      []*setting{headerSetting()}, groups: clientGroups, run: publish,
 	}
 }
 
@@ -31,8 +32,9 @@ func publish(ctx context.Context, i *invocation) error {
 func subscribeCommand() command {
 	return command{
 		use: "subscribe TOPIC", short: "print the messages of a topic as they come",
-		long: "A message is a line: its body when that is one line of text, else the body in base64.\nWith --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}.",
-		own:  []*setting{queueSetting()}, groups: clientGroups, run: subscribe,
+		long:     "A message is a line: its body when that is one line of text, else the body in\nbase64. With --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}.",
+		examples: []string{"micro subscribe news", "micro subscribe orders --queue=workers --output=json"},
+		own:      []*setting{queueSetting()}, groups: clientGroups, run: subscribe,
 	}
 }
 

@@ -20,11 +20,11 @@ import (
 func sidecarCommand() command {
 	return command{
 		use: "sidecar", short: "run the sidecar until SIGINT or SIGTERM",
-		long: "With -- CMD ARG… it also runs CMD as the application, passes signals on to it and\nends with its exit status.",
+		long: "With -- CMD ARG… it also runs CMD as the application, passes signals on to it\nand ends with its exit status.",
 		examples: []string{
 			"micro sidecar",
-			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 --healthcheck_url=http://127.0.0.1:9090/health",
-			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 -- python3 app.py",
+			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 \\\n    --healthcheck_url=http://127.0.0.1:9090/health",
+			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 \\\n    -- python3 app.py",
 			"micro sidecar --config=micro.yaml",
 		},
 		groups: sidecarGroups, child: true, run: runSidecar,

@@ -8,4 +8,6 @@ import (
 )
 
 // forApplication are the signals that mean something to the application alone.
-func forApplication() []os.Signal { return []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH} }
+func forApplication() []os.Signal {
+	return []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/micro/sidecar/internal/testserver"
 )
@@ -199,6 +200,27 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
+// The help of every command has examples and fits a terminal.
+func TestHelpFits(t *testing.T) {
+	var commands []string
+	for line := range strings.Lines(works(t, someDrivers(t), nil, "--help")) {
+		if name, ok := strings.CutPrefix(line, "  "); ok && name[0] != ' ' {
+			commands = append(commands, strings.Fields(name)[0])
+		}
+	}
+	for _, name := range append(commands, "config check", "config show", "") {
+		text := works(t, someDrivers(t), nil, append(strings.Fields(name), "--help")...)
+		if len(commands) < 15 || name != "" && name != "registry" && name != "config" && !strings.Contains(text, "\nExamples:\n  ") {
+			t.Errorf("%d commands; no examples for %q", len(commands), name)
+		}
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 80 {
+				t.Errorf("%s: too long for a terminal: %s", name, line)
+			}
+		}
+	}
+}
+
 // An argument that is there but empty is as good as missing.
 func TestEmptyArgument(t *testing.T) {
 	got := micro(t, someDrivers(t), nil, "get", "service", "")
@@ -261,8 +283,24 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%s: status %d, stderr %q, %d bytes", shell, got.status, got.err, len(got.out))
 		}
 	}
-	got := micro(t, someDrivers(t), nil, "__complete", "sidecar", "--handler", "")
-	if !strings.Contains(got.out, "proxy") {
-		t.Errorf("values of --handler are not completed: %q", got.out)
+	d, env := inMemory(t)
+	works(t, d, env, "register", "service", `{"name":"greeter","endpoints":[{"name":"Say.Hello"}],"nodes":[{"id":"1","address":"127.0.0.1:1"}]}`)
+	for line, want := range map[string]string{
+		"sidecar --handler ":              "rpc proxy",
+		"get ":                            "service",
+		"get service ":                    "greeter",
+		"--log_level=error call ":         "greeter",
+		"call greeter ":                   "Debug.Health Debug.Stats Say.Hello",
+		"call nosuch ":                    "",
+		"call greeter Say.Hello {} ":      "",
+		"health --registry=broken --foo ": "",
+		"health --registry=broken ":       "",
+		"publish ":                        "",
+	} {
+		got := micro(t, d, env, append([]string{"__complete"}, strings.Split(line, " ")...)...)
+		offered, _, _ := strings.Cut(got.out, ":") // the rest is for the shell
+		if strings.Join(strings.Fields(offered), " ") != want {
+			t.Errorf("%q is completed with %q, want %q", line, offered, want)
+		}
 	}
 }
