@@ -153,7 +153,7 @@ func TestNoChild(t *testing.T) {
 
 // Each of two sidecars with their applications below them is restarted in
 // order, while a third calls the service.
-func TestRollingRestart(t *testing.T) {
+func TestRestartWithChild(t *testing.T) {
 	t.Parallel()
 	const name = "rolling.app"
 	w := newWorld(t, noConsul)

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	if os.Getenv(nodeVar) != "" {
+		return serveNode()
+	}
 	if os.Getenv(binaryVar) == "" {
 		dir, err := os.MkdirTemp("", "micro-e2e-")
 		if err != nil {

@@ -3,9 +3,10 @@
 // the embedded engine and on any NATS server with JetStream. It owns the
 // stream and the form of messages, not the connection.
 //
-// Publishing is acknowledged by the stream. Subscriptions are live: they
-// receive what is published while they are connected, and nothing older. The
-// stream keeps a message only as long as a consumer of its own is interested.
+// Publishing is acknowledged by the stream. Live subscriptions receive what is
+// published while they are connected, and nothing older. A durable queue is a
+// durable consumer: the stream keeps a message until all whose subject matches
+// have acknowledged it, and one that nobody wants not at all.
 package nats
 
 import (
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -44,6 +46,12 @@ type Options struct {
 	// Stream is the name of the stream that takes what is published under
 	// Prefix. It is created when it is not there. "" is [DefaultStream].
 	Stream string
+	// MaxBytes bounds what the stream keeps, in bytes on disk; 0 leaves the
+	// limit of a stream that is there, and gives none to a new one.
+	MaxBytes int64
+	// Full, when set, is asked before each message is published and says why
+	// there is no room for it.
+	Full func() error
 	// Log is told of lost and odd messages; nil is [slog.Default].
 	Log *slog.Logger
 }
@@ -55,7 +63,11 @@ type Broker struct {
 	js   jetstream.JetStream
 	link *link.Link
 
+	published recent
+
 	mu            sync.Mutex
+	states        jetstream.Stream     // nil until it was looked up
+	members       map[*member]struct{} // nil once closed
 	subscriptions map[*subscription]struct{} // nil once closed
 }
 
@@ -79,7 +91,7 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
-	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{})}
+	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{}), members: make(map[*member]struct{})}
 	if _, err := link.Again(ctx, b.link, b.open); err != nil {
 		b.link.Close()
 		return nil, fmt.Errorf("nats broker: %w", err)
@@ -87,41 +99,35 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Broker, error) {
 	return b, nil
 }
 
-// open makes sure that the stream is there.
-func (b *Broker) open(ctx context.Context) (struct{}, error) {
-	_, err := b.js.Stream(ctx, b.o.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name:        b.o.Stream,
-			Description: "messages published with micro",
-			Subjects:    []string{b.o.Prefix + ".>"},
-			Retention:   jetstream.InterestPolicy,
-			Storage:     jetstream.FileStorage,
-		})
-	}
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker
-		err = nil
-	}
-	if err != nil {
-		return struct{}{}, fmt.Errorf("stream %s: %w", b.o.Stream, err)
-	}
-	return struct{}{}, nil
-}
-
-// subject is where a topic's messages travel.
-func (b *Broker) subject(topic string) string { return b.o.Prefix + "." + token.Encode(topic) }
-
 // Publish implements [broker.Broker]. When the connection breaks before the
 // stream has answered the error is [link.ErrLost]: the message may have been
 // taken, so it is for the caller to say whether it may be published again.
 func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) error {
+	return b.publish(ctx, topic, "", m)
+}
+
+// publish is Publish for a message that has an ID, or "" for none.
+func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message) error {
 	switch {
 	case topic == "":
 		return errors.New("publish: the topic is empty")
 	case b.isClosed():
 		return broker.ErrClosed
 	}
-	msg := &gonats.Msg{Subject: b.subject(topic), Header: gonats.Header{}}
+	if b.o.Full != nil {
+		if err := b.o.Full(); err != nil {
+			return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
+		}
+	}
+	subject, whole := b.encode(topic, false)
+	msg := &gonats.Msg{Subject: subject, Header: gonats.Header{}}
+	if !whole {
+		msg.Header[topicField] = []string{url.QueryEscape(topic)}
+	}
+	if id != "" {
+		// The stream knows IDs alone, and takes not every text for one.
+		msg.Header[jetstream.MsgIDHeader] = []string{token.Digest(topic + "\x00" + id)}
+	}
 	size := len(m.Body)
 	if len(m.Header) > 0 {
 		field := encodeHeader(m.Header)
@@ -147,6 +153,8 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 	switch {
 	case overLimit(err):
 		return fmt.Errorf("publish: %w: %d bytes with its header: %w", broker.ErrTooLarge, size, err)
+	case fullError(err):
+		return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
 	case err != nil:
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -190,12 +198,13 @@ func (b *Broker) Ping(ctx context.Context) error {
 // stays open.
 func (b *Broker) Close() error {
 	b.mu.Lock()
-	all := b.subscriptions
-	b.subscriptions = nil
+	all, members := b.subscriptions, b.members
+	b.subscriptions, b.members = nil, nil
 	b.mu.Unlock()
 	for s := range all {
 		s.end()
 	}
+	b.leaveAll(members)
 	b.link.Close()
 	return nil
 }

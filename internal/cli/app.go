@@ -35,6 +35,7 @@ type invocation struct {
 // brackets are around what may be left out.
 type command struct {
 	use     string
+	under   string // the command that it stands under, "" for micro itself
 	aliases []string
 	short   string
 	long    string
@@ -50,7 +51,7 @@ type command struct {
 
 // The groups of settings that the commands use.
 var (
-	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupCommon}
+	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupObserve, groupCommon}
 	clientGroups  = []string{groupCommand, groupThrough, groupOutput, groupEngines, groupLimits, groupCommon}
 	localGroups   = []string{groupOutput, groupCommon}
 )
@@ -89,6 +90,9 @@ func (a *app) root() *cobra.Command {
 		config.AddCommand(a.cobra(c))
 	}
 	root.AddCommand(registry, config, completionCommand())
+	for _, parent := range messagingParents() {
+		root.AddCommand(a.parent(parent))
+	}
 	for _, c := range []command{
 		sidecarCommand(), watchCommand(), callCommand(), streamCommand(), healthCommand(), statsCommand(),
 		publishCommand(), subscribeCommand(), versionCommand(),
@@ -96,6 +100,17 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(a.cobra(c))
 	}
 	return root
+}
+
+// parent makes a command that only has commands of its own.
+func (a *app) parent(p parentCommand) *cobra.Command {
+	cmd := &cobra.Command{Use: p.name + " COMMAND", Short: p.short, Args: cobra.ArbitraryArgs, RunE: unknownCommand}
+	newFlagSet(cmd, settingsTable(), clientGroups)
+	for _, c := range p.commands {
+		c.under, c.groups = p.name, clientGroups
+		cmd.AddCommand(a.cobra(c))
+	}
+	return cmd
 }
 
 // unknownCommand is the error of a command that has subcommands and got none

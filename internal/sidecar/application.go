@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -109,7 +110,7 @@ func (a *application) withdraw() {
 	a.announcing.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
 	defer cancel()
-	if err := a.discovery.Withdraw(ctx, a.Service); err != nil {
+	if err := a.discovery.Withdraw(ctx, a.Service); err != nil && !errors.Is(err, registry.ErrReadOnly) {
 		a.log.Warn("application could not be deregistered; it will be gone when its registration expires",
 			"service", a.Service.Name, "ttl", a.spec.RegisterTTL, "error", err)
 	}
@@ -118,6 +119,7 @@ func (a *application) withdraw() {
 // warnLoopback tells about a registration that is of no use elsewhere.
 func warnLoopback(a App, registryName string, log *slog.Logger) {
 	ip := net.ParseIP(a.Host)
+	registryName, _, _ = strings.Cut(registryName, ",")
 	if registryName != "embedded" && (a.Host == "localhost" || strings.HasPrefix(a.Host, registry.UnixPrefix) || ip != nil && ip.IsLoopback()) {
 		log.Warn("the application is registered under a loopback address in a registry that other machines share; set --server_advertise",
 			"address", a.Host, "registry", registryName)

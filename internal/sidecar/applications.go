@@ -114,6 +114,16 @@ func endAll(ctx context.Context, apps []*application) error {
 	return err
 }
 
+// probeMain looks at the application of the flags, now.
+func (a *applications) probeMain(ctx context.Context) error {
+	for _, app := range a.list() {
+		if app.spec.main && app.prober != nil {
+			return app.prober.Probe(ctx).Err
+		}
+	}
+	return nil
+}
+
 // probe looks at every application that has a health check, now, and returns
 // the first failure, in their order.
 func (a *applications) probe(ctx context.Context) health.Result {

@@ -10,16 +10,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/sdnotify"
@@ -27,19 +30,17 @@ import (
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/web"
 )
-
-// dialTimeout bounds the connecting to a node.
-const dialTimeout = 2 * time.Second
 
 // Run runs a sidecar until ctx ends, its child does, or something breaks that
 // it cannot live without. Bound listeners come first, so that a port in use is
 // told at once; then engines, discovery, the real answers, and last the
 // applications. They are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
-	if err := s.listen(ctx); err != nil {
-		return err // nothing was begun
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}, drivers: d}
+	if err := s.listen(ctx, d.Middleware); err != nil {
+		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
 	err := s.start(ctx, d)
 	if err == nil {
@@ -63,10 +64,11 @@ const stopMargin = 5 * time.Second
 
 // sidecar is one that runs.
 type sidecar struct {
-	cfg    Config
-	log    *slog.Logger
-	stats  *stats.Stats
-	signal os.Signal // that began the stop
+	cfg     Config
+	drivers Drivers
+	log     *slog.Logger
+	stats   *stats.Stats
+	signal  os.Signal // that began the stop
 
 	// healthy tells how the application of the flags is.
 	healthy *health.State
@@ -79,11 +81,17 @@ type sidecar struct {
 	messaging *messaging.Messaging
 	api       *api.API
 	apps      *applications
+	limit     *balance.Limit // nil: nothing bounds the requests under way
+	pushes    *messaging.Pushes
+
+	monitor   *monitor.Monitor
+	admin     admin
+	accessLog *accesslog.Log
+
+	discovering, consulWatch, readiness, monitoring, tokens, delayed task
 
 	// calls and watches do not end by themselves; they outlive a reload.
 	calls, watches streams.Set
-
-	discovering, consulWatch, readiness task
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -97,10 +105,18 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.server.Switch(s.api)
+	s.admin.own.Store(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	s.monitoring.begin(s.monitor.Run)
+	if tokens := s.cfg.Tokens; tokens != nil {
+		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
+	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	if err := s.deliverMessages(); err != nil {
+		return err
 	}
 	if ctx.Err() != nil {
 		return ctx.Err() // too late to start anything
@@ -117,20 +133,31 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // ends; requests in flight have discovery and engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
+		{"token file", s.tokens.stop},
 		{"applications", s.apps.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"child", s.stopChild},
 		{"listeners", s.drain},
+		{"monitoring", s.monitoring.stop},
+		{"delayed messages", s.delayed.stop},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
+		{"admin listener", s.admin.stop},
+		{"access log", s.closeAccessLog},
 	})
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
+	observe, err := s.openAccessLog()
+	if err != nil {
+		return err
+	}
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -141,10 +168,15 @@ func (s *sidecar) listen(ctx context.Context) error {
 		s.log.Info("listening on loopback only; --address opens the sidecar to others", "address", addresses)
 	case s.cfg.TLS != nil && s.cfg.TLS.ClientAuth == tls.RequireAndVerifyClientCert:
 		s.log.Info("listening beyond loopback: clients with a certificate can use the sidecar", "address", addresses)
+	case s.cfg.Tokens != nil:
+		s.log.Info("listening beyond loopback: clients with a token can use the sidecar", "address", addresses)
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
+	if s.cfg.Observe.AdminAddress != "" {
+		return s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log)
+	}
 	return nil
 }
 
@@ -192,16 +224,24 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 
 // assemble makes what lives as long as the sidecar, and the first routes.
 func (s *sidecar) assemble() error {
-	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.apps = &applications{registryName: s.engines.RegistryName, discovery: s.discovery, main: s.healthy, log: s.log}
+	if s.cfg.MaxConcurrency > 0 {
+		s.limit = balance.NewLimit(s.cfg.MaxConcurrency)
+	}
+	s.monitor = s.newMonitor()
 	s.messaging = messaging.New(messaging.Options{
+		Topics:      s.monitor.Topics,
 		Broker:      s.engines.Broker,
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
-	s.apps = &applications{registryName: s.engines.RegistryName, discovery: s.discovery, main: s.healthy, log: s.log}
+	s.monitor.Messages = s.messages
 	var err error
 	s.api, err = s.routes(&s.cfg)
 	return err
@@ -210,7 +250,7 @@ func (s *sidecar) assemble() error {
 // routes makes the handlers as cfg wants them. They share what assemble made,
 // so that others can take their place while requests are under way.
 func (s *sidecar) routes(cfg *Config) (*api.API, error) {
-	balancer, err := balance.New(cfg.Selector, cfg.Retries, transport.NotSent)
+	balancer, err := s.balancer(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -220,8 +260,9 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 		Balancer:  balancer,
 		Transport: s.transport,
 		Timeout:   cfg.RequestTimeout,
+		Status:    statusOf,
 	}
-	return &api.API{
+	routes := &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
 			Namespace: cfg.Namespace,
@@ -230,6 +271,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 				Balancer:   balancer,
 				Transport:  s.transport,
 				Timeout:    cfg.RequestTimeout,
+				Status:     statusOf,
 				AnyAddress: cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
@@ -241,14 +283,22 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 		Messaging:      s.messaging,
 		Health:         s.apps.probe,
 		Ready:          s.engines.Ping,
-		Stats:          s.stats,
-		ShowStats:      cfg.EnableStats,
+		Monitor:        s.monitor,
+		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: cfg.Handler == "proxy",
 		MaxBodySize:    cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: cfg.CORS, Loopback: s.server.Loopback(), Hosts: cfg.AllowedHosts},
+		Tokens:         cfg.Tokens,
 		Watches:        &s.watches,
-	}, nil
+	}
+	if cfg.EnableStats {
+		routes.Page = web.Page()
+	}
+	return routes, nil
 }
+
+// statusOf is the status that a client sees of an error.
+func statusOf(err error) int { return api.Explain(err).Code }
 
 // drain closes the listeners and lets what is under way end: requests first,
 // then WebSocket subscribers with 1001, tunnels at the deadline.

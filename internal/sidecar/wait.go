@@ -65,7 +65,7 @@ func (s *sidecar) tell(states ...string) {
 // and the applications become those of cfg. What lives as long as the sidecar
 // stays as it is.
 func (s *sidecar) reload(cfg Config) {
-	cfg.Control = s.cfg.Control
+	cfg.Control, cfg.TLS, cfg.Tokens = s.cfg.Control, s.cfg.TLS, s.cfg.Tokens // they have their own ways
 	routes, err := s.routes(&cfg)
 	if err != nil {
 		s.log.Error("the configuration stays as it was", "error", err)
@@ -73,6 +73,7 @@ func (s *sidecar) reload(cfg Config) {
 	}
 	s.cfg, s.api = cfg, routes
 	s.server.Switch(routes)
+	s.admin.own.Store(routes)
 	s.apps.apply(cfg.applications())
 	s.log.Info("configuration reloaded")
 }

@@ -3,9 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -19,8 +16,10 @@ func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
 	return call(ctx, r, func(ctx context.Context, b *store) ([]*entry, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		if b.direct && pattern != ">" {
-			if entries, ok, err := r.readDirect(ctx, pattern); ok || err != nil {
+		// All of a bucket is more than a direct get answers, mostly, and a
+		// watch is as good; but only a direct get knows whether it lags behind.
+		if b.direct && (pattern != ">" || b.replicated) {
+			if entries, ok, err := r.readDirect(ctx, b, pattern); ok || err != nil {
 				return entries, err
 			}
 		}
@@ -76,30 +75,14 @@ func (r *Registry) decode(kv jetstream.KeyValueEntry) *entry {
 	}
 	e, err := decode(kv.Key(), kv.Value())
 	if err != nil {
-		r.odd.tell(kv.Key(), err)
+		r.complain(kv.Key(), err)
 		return nil
 	}
 	e.revision = kv.Revision()
 	return e
 }
 
-// complaints logs at most one entry a minute: whoever writes nonsense may
-// write much of it.
-type complaints struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	last time.Time
-	more int
-}
-
-func (c *complaints) tell(key string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.last) < time.Minute {
-		c.more++
-		return
-	}
-	c.log.Warn("registry: an entry that is no registration is passed over", "key", key, "error", err, "more", c.more)
-	c.last, c.more = time.Now(), 0
+// complain tells of an entry that makes no sense.
+func (r *Registry) complain(key string, err error) {
+	r.odd.Warn("registry: an entry that is no registration is passed over", "key", key, "error", err)
 }
