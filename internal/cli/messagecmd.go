@@ -33,8 +33,9 @@ func publish(ctx context.Context, i *invocation) error {
 func subscribeCommand() command {
 	return command{
 		use: "subscribe TOPIC", short: "print the messages of a topic as they come",
-		long: "A message is a line: its body when that is one line of text, else the body in\nbase64. With --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}. With --ack the\n" +
-			"queue is durable: its messages wait, and each is acknowledged when it was printed.",
+		long: "A message is a line: its body when that is one line of text, else the body in\n" +
+			"base64. With --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}. With --ack\n" +
+			"the queue is durable: its messages wait, and each is acknowledged when it was\nprinted.",
 		examples: []string{"micro subscribe news", "micro subscribe orders --queue=workers --output=json"},
 		own:      []*setting{queueSetting(), ackSetting()}, groups: clientGroups, run: subscribe,
 	}
