@@ -16,8 +16,13 @@ import (
 // variable, so that a binary built elsewhere (with -race, say) can be tested.
 const binaryVar = "MICRO_TEST_BINARY"
 
-// TestMain builds micro once for all tests.
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// TestMain builds micro once for all tests. Started as an application it is one.
+func TestMain(m *testing.M) {
+	if addr := os.Getenv(appVar); addr != "" {
+		os.Exit(application(addr))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if os.Getenv(nodeVar) != "" {

@@ -172,6 +172,22 @@ var listening = regexp.MustCompile(` address="?([0-9.:]+)`)
 // well, too.
 func (w world) launch(t *testing.T, args ...string) *sidecar {
 	t.Helper()
+	s := w.launchAny(t, args...)
+	t.Cleanup(func() {
+		if !s.running() {
+			return
+		}
+		s.signal(syscall.SIGTERM)
+		if status := s.wait(patient); status != 0 {
+			t.Errorf("the sidecar ended with status %d", status)
+		}
+	})
+	return s
+}
+
+// launchAny is launch for a sidecar that may end as it likes.
+func (w world) launchAny(t *testing.T, args ...string) *sidecar {
+	t.Helper()
 	p := w.micro(t, append([]string{"sidecar", "--address=127.0.0.1:0"}, args...)...)
 	s := &sidecar{process: p}
 	within(t, patient, "the sidecar's first log line", func() bool {
@@ -183,15 +199,6 @@ func (w world) launch(t *testing.T, args ...string) *sidecar {
 			s.addr = found[1]
 		}
 		return found != nil
-	})
-	t.Cleanup(func() {
-		if !p.running() {
-			return
-		}
-		p.signal(syscall.SIGTERM)
-		if status := p.wait(patient); status != 0 {
-			t.Errorf("the sidecar ended with status %d", status)
-		}
 	})
 	return s
 }

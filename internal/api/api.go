@@ -35,8 +35,9 @@ type API struct {
 	RPC       *rpc.Handler
 	Proxy     httpmsg.Handler
 	Messaging http.Handler
-	// Health probes the application; nil when it has no health check.
-	Health *health.Prober
+	// Health probes the applications, now; the zero Result says that all pass, or
+	// that there is nothing to probe.
+	Health func(context.Context) health.Result
 	// Ready says why the sidecar is not ready, or nil.
 	Ready func(context.Context) error
 	// Monitor tells about the sidecar. Metrics answers /metrics, and Page is what
@@ -51,7 +52,9 @@ type API struct {
 	// Tokens, when not nil, are what a request must show one of.
 	Tokens *auth.Tokens
 
-	watches streams.Set
+	// Watches are the streams of registry changes under way.
+	Watches *streams.Set
+
 	viewers atomic.Int64 // streams of /stats
 }
 
@@ -152,18 +155,14 @@ func (e endpoint) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 // Stop ends the watch streams, with a close frame or the end of the stream,
 // and waits for them until ctx ends.
 func (a *API) Stop(ctx context.Context) error {
-	return a.watches.Stop(ctx, 0)
+	return a.Watches.Stop(ctx, 0)
 }
 
 func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodGet, http.MethodHead) {
 		return
 	}
-	if a.Health == nil {
-		text(w, "ok\n")
-		return
-	}
-	switch result := a.Health.Probe(r.Context()); {
+	switch result := a.Health(r.Context()); {
 	case result.Err == nil:
 		text(w, "ok\n")
 	case result.Status >= 200 && result.Status <= 599: // what can be an answer here, too

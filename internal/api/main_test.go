@@ -14,8 +14,10 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -54,9 +56,11 @@ func newAPI(t *testing.T, reg registry.Registry) *API {
 		Proxy:       answers("proxied"),
 		Messaging:   answers("messaging"),
 		Ready:       func(context.Context) error { return nil },
+		Health:      func(context.Context) health.Result { return health.Result{} },
 		Monitor:     watched,
 		Metrics:     watched.Metrics(),
 		MaxBodySize: 1 << 10,
+		Watches:     &streams.Set{},
 	}
 }
 

@@ -108,7 +108,7 @@ func TestHealthIsTheApplications(t *testing.T) {
 			}))
 			defer app.Close()
 			a := newAPI(t, memory.New())
-			a.Health = health.New(health.Check{URL: app.URL, Timeout: 5 * time.Second})
+			a.Health = health.New(health.Check{URL: app.URL, Timeout: 5 * time.Second}).Probe
 			w := asked(t, a, httptest.NewRequest(http.MethodGet, "/health", nil))
 			if w.Code != want {
 				t.Fatalf("status %d, want %d", w.Code, want)

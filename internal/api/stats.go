@@ -83,7 +83,7 @@ func (a *API) statsEvents(w http.ResponseWriter, r *http.Request) {
 		Fail(w, r, httpmsg.Errorf(http.StatusTooManyRequests, "%d streams of /stats are under way, which is the most", maxViewers))
 		return
 	}
-	ctx, done, err := a.watches.Begin(r.Context())
+	ctx, done, err := a.Watches.Begin(r.Context())
 	if err != nil {
 		Fail(w, r, err)
 		return

@@ -31,7 +31,7 @@ const (
 // fails. live begins the answer, once changes from then on will be seen. An
 // error means that nothing was answered.
 func (a *API) watch(ctx context.Context, name string, live func() error, emit func([]byte) error) error {
-	ctx, done, err := a.watches.Begin(ctx)
+	ctx, done, err := a.Watches.Begin(ctx)
 	if err != nil {
 		return err
 	}

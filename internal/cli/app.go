@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,10 @@ type invocation struct {
 	cfg   *Config
 	given map[string]origin
 	args  []string
+
+	flags *flagSet // to load again
+	all   *settled // what cfg is made of
+	level slog.LevelVar
 }
 
 // command describes one command of micro. use is its line in the help: words
@@ -34,10 +39,14 @@ type command struct {
 	aliases []string
 	short   string
 	long    string
-	own     []*setting
-	groups  []string
-	child   bool // what stands after -- is another program's command line
-	run     func(ctx context.Context, i *invocation) error
+	// examples are command lines to copy.
+	examples []string
+	// complete offers values for the arguments in capital letters, in turn.
+	complete []completer
+	own      []*setting
+	groups   []string
+	child    bool // what stands after -- is another program's command line
+	run      func(ctx context.Context, i *invocation) error
 }
 
 // The groups of settings that the commands use.
@@ -72,7 +81,15 @@ func (a *app) root() *cobra.Command {
 		registry.AddCommand(a.cobra(c))
 		root.AddCommand(a.cobra(c))
 	}
-	root.AddCommand(registry, completionCommand())
+	config := &cobra.Command{
+		Use: "config COMMAND", Short: "the configuration: check, show",
+		Args: cobra.ArbitraryArgs, RunE: root.RunE,
+	}
+	newFlagSet(config, settingsTable(), sidecarGroups)
+	for _, c := range configCommands() {
+		config.AddCommand(a.cobra(c))
+	}
+	root.AddCommand(registry, config, completionCommand())
 	for _, parent := range messagingParents() {
 		root.AddCommand(a.parent(parent))
 	}
@@ -115,33 +132,41 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 // cobra makes the cobra command: parse, check, warn, run.
 func (a *app) cobra(c command) *cobra.Command {
 	cmd := &cobra.Command{Use: c.use, Aliases: c.aliases, Short: c.short, Long: c.long, DisableFlagsInUseLine: true}
+	cmd.Example = strings.Join(c.examples, "\n")
 	flags := newFlagSet(cmd, append(c.own, settingsTable()...), c.groups)
 	cmd.Args = cobra.ArbitraryArgs
+	cmd.ValidArgsFunction = a.completions(c, flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		cfg, from, err := load(flags, a.env, a.drivers)
+		all, err := gather(flags, a.env)
 		if err != nil {
 			return err
 		}
-		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 && at < len(args) {
-			return errors.New("starting a command with -- is not in this version yet")
-		}
-		rest, err := arguments(c.under, c.use, args)
+		cfg, from, err := all.config(flags, a.drivers)
 		if err != nil {
 			return err
 		}
-		if useless := flags.useless(); len(useless) > 0 {
+		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 {
+			if cfg.command, args = args[at:], args[:at]; len(cfg.command) == 0 || cfg.command[0] == "" {
+				return errors.New("a command is missing after --; usage: micro sidecar [FLAG…] -- CMD [ARG…]")
+			}
+		}
+		rest, err := arguments(cmd, args)
+		if err != nil {
+			return err
+		}
+		if useless := flags.useless(all.ignored); len(useless) > 0 {
 			a.say("%s: no meaning for %s, ignored", strings.Join(useless, ", "), cmd.CommandPath())
 		}
-		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest})
+		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest, flags: flags, all: all})
 	}
 	return cmd
 }
 
 // arguments holds args against the line in the help and returns those that
 // stand for words in capitals.
-func arguments(under, use string, args []string) ([]string, error) {
-	words := strings.Fields(use)
-	form := "usage: micro " + strings.TrimSpace(under+" "+use)
+func arguments(cmd *cobra.Command, args []string) ([]string, error) {
+	words := strings.Fields(cmd.Use)
+	form := "usage: " + strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use
 	var out []string
 	for _, word := range words[1:] {
 		name := strings.Trim(word, "[]")
@@ -168,12 +193,17 @@ func arguments(under, use string, args []string) ([]string, error) {
 func completionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "completion SHELL", Short: "print the completion script of bash, zsh, fish or powershell",
+		Long: "Load it in the shell's start file; it completes commands, flags, their values\n" +
+			"and the names of services.",
+		Example: "source <(micro completion bash)\nmicro completion zsh > \"${fpath[1]}/_micro\"\n" +
+			"micro completion fish > ~/.config/fish/completions/micro.fish\n" +
+			"micro completion powershell | Out-String | Invoke-Expression",
 		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		DisableFlagsInUseLine: true,
 	}
 	newFlagSet(cmd, settingsTable(), localGroups)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		args, err := arguments("", cmd.Use, args)
+		args, err := arguments(cmd, args)
 		if err != nil {
 			return err
 		}

@@ -22,8 +22,13 @@ const connectMargin = 500 * time.Millisecond
 func callCommand() command {
 	return command{
 		use: "call SERVICE METHOD [JSON]", aliases: []string{"query"}, short: "make an RPC and print the answer",
-		long: "SERVICE is the full name. JSON is the request, {} if left out, - to read it from the\nstandard input.",
-		own:  []*setting{nodeAddressSetting(), timeoutSetting()}, groups: clientGroups, run: callService,
+		long: "SERVICE is the full name. JSON is the request, {} if left out, - to read it\nfrom the standard input.",
+		examples: []string{
+			`micro call go.micro.srv.greeter Say.Hello '{"name":"John"}'`,
+			"micro call go.micro.srv.greeter Say.Hello --address=10.0.0.5:9090 --timeout=1s",
+		},
+		complete: []completer{serviceNames, methodNames},
+		own:      []*setting{nodeAddressSetting(), timeoutSetting()}, groups: clientGroups, run: callService,
 	}
 }
 
@@ -65,6 +70,7 @@ func (i *invocation) call(ctx context.Context, c client, what call) (json.RawMes
 func healthCommand() command {
 	return command{
 		use: "health SERVICE", short: "ask every node of a service for its health",
+		examples: []string{"micro health go.micro.srv.greeter"}, complete: []completer{serviceNames},
 		groups: clientGroups, run: everyNode("Debug.Health", printHealth),
 	}
 }
@@ -72,6 +78,7 @@ func healthCommand() command {
 func statsCommand() command {
 	return command{
 		use: "stats SERVICE", short: "ask every node of a service for its statistics",
+		examples: []string{"micro stats go.micro.srv.greeter --output=json"}, complete: []completer{serviceNames},
 		groups: clientGroups, run: everyNode("Debug.Stats", printStats),
 	}
 }

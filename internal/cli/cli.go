@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -27,30 +26,34 @@ const (
 
 // Run runs the command in args (without the program's name) with the
 // environment env ("NAME=value" entries, as os.Environ gives them) and returns
-// the exit status. SIGINT or SIGTERM ends the command in order; a second one
-// makes Run return at once, with the command still running behind it.
+// the exit status. SIGINT, SIGTERM or SIGHUP ends the command in order, unless
+// the command has another use for SIGHUP; a second one makes Run return at once,
+// with the command still running behind it.
 func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sidecar.Drivers) int {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	sig := newSignals()
+	defer sig.stop()
 
 	done := make(chan int, 1)
 	go func() {
-		done <- run(ctx, args, &streams{env: environment(env), in: stdin, out: stdout, err: stderr}, d)
+		done <- run(ctx, args, &streams{env: environment(env), in: stdin, out: stdout, err: stderr, signals: sig}, d)
 	}()
-	select {
-	case status := <-done:
-		return status
-	case <-signals:
-		cancel()
-	}
-	select {
-	case status := <-done:
-		return status
-	case s := <-signals:
-		return interrupted(s)
+	for stopping := false; ; {
+		select {
+		case status := <-done:
+			return status
+		case s := <-sig.come:
+			switch {
+			case sig.used(s):
+			case stopping:
+				sig.abort()
+				return interrupted(s)
+			default:
+				stopping = true
+				cancel(&sidecar.Signal{Signal: s})
+			}
+		}
 	}
 }
 
@@ -66,9 +69,14 @@ func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int 
 	if err == nil {
 		return exitOK
 	}
+	if e, ok := errors.AsType[*exit](err); ok {
+		if e.err != nil {
+			s.say("%v", e.err)
+		}
+		return e.status
+	}
 	s.say("%v", err)
-	var failed *failure
-	if errors.As(err, &failed) {
+	if _, ok := errors.AsType[*failure](err); ok {
 		return exitFailure
 	}
 	return exitUsage
@@ -106,12 +114,31 @@ func fail(err error) error {
 	return &failure{err}
 }
 
+// exit is the end of a command with a status of its own.
+type exit struct {
+	status int
+	err    error // nil when there is nothing to say
+}
+
+// Error returns the error's own text.
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.status)
+	}
+	return e.err.Error()
+}
+
+// Unwrap returns the error.
+func (e *exit) Unwrap() error { return e.err }
+
 // streams is what the process gives to a command.
 type streams struct {
 	env environment
 	in  io.Reader
 	out io.Writer // what machines read
 	err io.Writer // sentences for people, and the log
+
+	signals *signals // nil when there are none, as in tests
 }
 
 // say writes one line to stderr.

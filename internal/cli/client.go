@@ -110,7 +110,8 @@ func (i *invocation) logger(standard *slog.Level) *slog.Logger {
 	if level == nil {
 		return slog.New(slog.DiscardHandler)
 	}
-	options := &slog.HandlerOptions{Level: *level}
+	i.level.Set(*level)
+	options := &slog.HandlerOptions{Level: &i.level}
 	if i.cfg.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(i.err, options))
 	}

@@ -44,6 +44,9 @@ type Config struct {
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
+
+	apps    []fileApp // the list of applications in the file
+	command []string  // sidecar: what stands after --
 }
 
 // defaultAddresses are the sidecar's listeners when --address says nothing.
@@ -77,13 +80,15 @@ func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) erro
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(
-		c.finishApp(given),
-		c.finishTimes(given),
-		c.finishTLS(given),
-		c.finishAuth(given),
-		c.finishSubscriptions(given),
-	)
+	return errors.Join(c.finishRunning(given), c.finishTLS(given), c.finishAuth(given), c.finishSubscriptions(given))
+}
+
+// finishRunning is finishSidecar for what can change while it runs.
+func (c *Config) finishRunning(given map[string]origin) error {
+	if err := errors.Join(c.finishApp(given), c.finishTimes(given)); err != nil {
+		return err
+	}
+	return c.finishApps()
 }
 
 // finishApp checks the application's settings and splits what is registered.
@@ -115,19 +120,25 @@ func (c *Config) finishApp(given map[string]origin) error {
 // the other; two that contradict each other are a mistake.
 func (c *Config) finishTimes(given map[string]origin) error {
 	s := &c.Sidecar
-	if s.RegisterInterval >= s.RegisterTTL {
-		if from, ok := given["register_interval"]; ok {
-			return fmt.Errorf("%s: %s is not shorter than register_ttl, which is %s",
-				from, s.RegisterInterval, s.RegisterTTL)
-		}
-		s.RegisterInterval = s.RegisterTTL / 3
-	}
 	if s.DrainDelay >= s.ShutdownGrace {
 		if from, ok := given["drain_delay"]; ok {
 			return fmt.Errorf("%s: %s is not shorter than shutdown_grace, which is %s",
 				from, s.DrainDelay, s.ShutdownGrace)
 		}
 		s.DrainDelay = s.ShutdownGrace / 4
+	}
+	return c.finishRenewal(given)
+}
+
+// finishRenewal is finishTimes for the registration.
+func (c *Config) finishRenewal(given map[string]origin) error {
+	s := &c.Sidecar
+	if s.RegisterInterval >= s.RegisterTTL {
+		if from, ok := given["register_interval"]; ok {
+			return fmt.Errorf("%s: %s is not shorter than register_ttl, which is %s",
+				from, s.RegisterInterval, s.RegisterTTL)
+		}
+		s.RegisterInterval = s.RegisterTTL / 3
 	}
 	return nil
 }

@@ -17,13 +17,25 @@ const maxFile = 1 << 20
 
 // fileValue is one line of the configuration file.
 type fileValue struct {
-	name  string
+	name  string // of the setting
 	line  int
 	items []string
 }
 
+// fileContent is what the configuration file says.
+type fileContent struct {
+	values []fileValue
+	apps   []fileApp
+}
+
+// fileApp is one entry of the list of applications.
+type fileApp struct {
+	line   int
+	values []fileValue
+}
+
 // readFile reads the configuration file at path.
-func readFile(path string, settings []*setting) ([]fileValue, error) {
+func readFile(path string, settings []*setting) (*fileContent, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
@@ -33,36 +45,64 @@ func readFile(path string, settings []*setting) ([]fileValue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
-	values, err := parseFile(data, settings)
+	content, err := parseFile(data, settings)
 	if err != nil {
 		return nil, fmt.Errorf("%s:%w", path, err)
 	}
-	return values, nil
+	return content, nil
 }
+
+// listKey is the name of the list of applications.
+const listKey = "applications"
 
 // parseFile reads a YAML mapping from settings' names to values. Nothing is
 // passed over: an unknown name, a name given twice, or a value of another kind
 // is an error, which begins with the number of its line.
-func parseFile(data []byte, settings []*setting) ([]fileValue, error) {
+func parseFile(data []byte, settings []*setting) (*fileContent, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("1: the file is larger than %d bytes", maxFile)
 	}
 	root, err := parseYAML(data)
 	if err != nil || root == nil {
-		return nil, err
+		return &fileContent{}, err
 	}
-	byName := map[string]*setting{}
-	var names []string
+	words := vocabulary{settings: map[string]*setting{}, names: []string{listKey}, older: true}
 	for _, s := range settings {
 		if !s.only && s.name != "config" {
-			byName[s.name] = s
-			names = append(names, s.name)
+			words.add(s.name, s)
 		}
 	}
+	content := &fileContent{}
+	content.values, err = words.read(root, func(key, value *yaml.Node) (bool, error) {
+		if key.Value != listKey {
+			return false, nil
+		}
+		content.apps, err = parseApps(value, settings)
+		return true, err
+	})
+	return content, err
+}
+
+// vocabulary is which names may stand in a mapping, and what they mean.
+type vocabulary struct {
+	settings map[string]*setting
+	names    []string // to suggest
+	older    bool     // names without a meaning, or without one yet, are known
+}
+
+// add makes a name known and suggests it.
+func (v *vocabulary) add(name string, s *setting) {
+	v.settings[name] = s
+	v.names = append(v.names, name)
+}
+
+// read returns the values that stand in a mapping. special gets each pair
+// first and says whether it has read it.
+func (v *vocabulary) read(n *yaml.Node, special func(key, value *yaml.Node) (bool, error)) ([]fileValue, error) {
 	var out []fileValue
 	seen := map[string]int{}
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		key, value := root.Content[i], root.Content[i+1]
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
 		if line, twice := seen[key.Value]; twice {
 			return nil, atLine(key, fmt.Errorf("%s stands in line %d already", key.Value, line))
 		}
@@ -70,17 +110,46 @@ func parseFile(data []byte, settings []*setting) ([]fileValue, error) {
 		if key.Kind != yaml.ScalarNode {
 			return nil, atLine(key, errors.New("expected the name of a setting"))
 		}
-		s, err := findSetting(key.Value, byName, names)
-		if err != nil {
-			return nil, atLine(key, err)
+		if done, err := special(key, value); err != nil {
+			return nil, err
+		} else if done {
+			continue
 		}
-		items, err := fileItems(value, s)
+		one, err := v.value(key, value)
 		if err != nil {
-			return nil, atLine(value, fmt.Errorf("%s: %w", key.Value, err))
+			return nil, err
 		}
-		out = append(out, fileValue{key.Value, key.Line, items})
+		out = append(out, one)
 	}
 	return out, nil
+}
+
+// value reads one line.
+func (v *vocabulary) value(key, value *yaml.Node) (fileValue, error) {
+	s, err := v.find(key.Value)
+	if err != nil {
+		return fileValue{}, atLine(key, err)
+	}
+	name := key.Value
+	if s != nil {
+		name = s.name
+	}
+	items, err := fileItems(value, s)
+	if err != nil {
+		return fileValue{}, atLine(value, fmt.Errorf("%s: %w", key.Value, err))
+	}
+	return fileValue{name, key.Line, items}, nil
+}
+
+// find returns the setting of that name, nil for one without a meaning.
+func (v *vocabulary) find(name string) (*setting, error) {
+	if s, ok := v.settings[name]; ok {
+		return s, nil
+	}
+	if v.older && slices.Contains(meaningless, name) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("unknown setting %.64q%s", name, suggestion(name, "", v.names))
 }
 
 // parseYAML returns the one mapping that data holds, nil when it holds nothing
@@ -117,17 +186,6 @@ func yamlError(err error) error {
 		return errors.New(rest)
 	}
 	return errors.New("1: " + text)
-}
-
-// findSetting returns the setting of that name, nil for one without a meaning.
-func findSetting(name string, byName map[string]*setting, names []string) (*setting, error) {
-	if s, ok := byName[name]; ok {
-		return s, nil
-	}
-	if slices.Contains(meaningless, name) {
-		return nil, nil
-	}
-	return nil, fmt.Errorf("unknown setting %.64q%s", name, suggestion(name, "", names))
 }
 
 // fileItems returns the items that stand at a setting and checks them. A list

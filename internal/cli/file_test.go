@@ -35,8 +35,8 @@ func TestFile(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	for _, empty := range []string{"", "# nothing\n", "---\n", "null\n", "{}\n"} {
-		if values, err := parseFile([]byte(empty), settingsTable()); err != nil || len(values) != 0 {
-			t.Errorf("%q: %v, %v", empty, values, err)
+		if got, err := parseFile([]byte(empty), settingsTable()); err != nil || len(got.values) != 0 || len(got.apps) != 0 {
+			t.Errorf("%q: %v, %v", empty, got, err)
 		}
 	}
 }
@@ -74,16 +74,21 @@ var atALine = regexp.MustCompile(`^[0-9]+: .`)
 func FuzzParseFile(f *testing.F) {
 	f.Add([]byte(wholeFile))
 	f.Add([]byte("handler: [a, {b: c}]\n"))
+	f.Add([]byte("applications: [{name: a, address: h:1, healthcheck: {url: tcp://h:1}}]\n"))
 	f.Add([]byte("a: &a [*a]\n"))
 	f.Add([]byte("? |\n x\n: y\n--- !!binary\n"))
 	table := settingsTable()
 	f.Fuzz(func(t *testing.T, data []byte) {
-		values, err := parseFile(data, table)
+		content, err := parseFile(data, table)
 		if err != nil {
 			if !atALine.MatchString(err.Error()) {
 				t.Errorf("an error without a line: %v", err)
 			}
 			return
+		}
+		values := content.values
+		for _, app := range content.apps {
+			values = append(values, app.values...)
 		}
 		for _, v := range values {
 			if v.line < 1 || v.line > 1+bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte("\r")) {

@@ -64,9 +64,10 @@ func newFlagSet(cmd *cobra.Command, settings []*setting, groups []string) *flagS
 // uses reports whether the setting has a meaning for the command.
 func (f *flagSet) uses(s *setting) bool { return slices.Contains(f.groups, s.group) }
 
-// useless lists the flags that were given and have no meaning for the command.
-func (f *flagSet) useless() []string {
-	out := slices.Clone(f.ignored)
+// useless lists what was given and has no meaning for the command: what is
+// ignored always, and the flags of other commands.
+func (f *flagSet) useless(ignored []string) []string {
+	out := slices.Clone(ignored)
 	for _, s := range f.settings {
 		if g, ok := f.given[s.name]; ok && !f.uses(s) {
 			out = append(out, string(g.from))

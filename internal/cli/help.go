@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -40,22 +42,12 @@ func helpCommand() *cobra.Command {
 }
 
 // help prints the help of the command: of micro itself its commands, of a
-// command the flags that it uses.
+// command examples and the flags that it uses.
 func (a *app) help(cmd *cobra.Command, _ []string) {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	w := bufio.NewWriter(a.out)
 	defer w.Flush() // a help that nobody can read any more is no error
 	if cmd.HasAvailableSubCommands() {
-		if !cmd.HasParent() {
-			fmt.Fprint(w, about, "\n")
-		}
-		fmt.Fprintf(w, "Usage: %s [FLAG…] COMMAND [ARG…]\n\nCommands:\n", cmd.CommandPath())
-		for _, c := range inOrder(cmd.Commands()) {
-			if c.IsAvailableCommand() {
-				fmt.Fprintf(w, "  %s\t%s\n", c.Use, c.Short)
-			}
-		}
-		fmt.Fprintf(w, "\n%s COMMAND --help shows the flags of a command; micro sidecar --help all the\nsettings of the sidecar.\n", cmd.CommandPath())
-		fmt.Fprint(w, where)
+		helpOnCommands(w, cmd)
 		return
 	}
 	fmt.Fprintf(w, "%s\n\nUsage: %s\n", firstUpper(cmd.Short), usageLine(cmd))
@@ -65,24 +57,77 @@ func (a *app) help(cmd *cobra.Command, _ []string) {
 	if cmd.Long != "" {
 		fmt.Fprintf(w, "\n%s\n", cmd.Long)
 	}
+	if cmd.Example != "" {
+		fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.ReplaceAll(cmd.Example, "\n", "\n  "))
+	}
 	if flags, ok := flagSetOf(cmd); ok {
 		flags.print(w)
 		fmt.Fprint(w, where)
 	}
 }
 
-// inOrder puts the sidecar before the commands that work with one.
+func helpOnCommands(w io.Writer, cmd *cobra.Command) {
+	if !cmd.HasParent() {
+		fmt.Fprint(w, about, "\n")
+	}
+	fmt.Fprintf(w, "Usage: %s [FLAG…] COMMAND [ARG…]\n\nCommands:\n", cmd.CommandPath())
+	for _, c := range inOrder(cmd.Commands()) {
+		if c.IsAvailableCommand() {
+			row(w, c.Use, c.Short)
+		}
+	}
+	fmt.Fprintf(w, "\n%s COMMAND --help shows a command's flags and examples;\nmicro sidecar --help shows all the settings of the sidecar.\n", cmd.CommandPath())
+	fmt.Fprint(w, where)
+}
+
+// The help is made for a terminal of 80 columns.
+const (
+	helpWidth  = 80
+	helpColumn = 31 // where texts begin
+)
+
+// row writes what is explained, and beside it the text, wrapped. What is too
+// long stands on a line of its own.
+func row(w io.Writer, what, text string) {
+	line := "  " + what
+	if width(line) > helpColumn-2 {
+		fmt.Fprintln(w, line)
+		line = ""
+	}
+	line += strings.Repeat(" ", helpColumn-width(line))
+	for n, word := range strings.Fields(text) {
+		switch {
+		case n == 0:
+			line += word
+		case width(line)+1+width(word) > helpWidth:
+			fmt.Fprintln(w, line)
+			line = strings.Repeat(" ", helpColumn) + word
+		default:
+			line += " " + word
+		}
+	}
+	fmt.Fprintln(w, line)
+}
+
+// width is the number of columns that text takes.
+func width(text string) int { return utf8.RuneCountInString(text) }
+
+// order is that of the help: the sidecar, the registry, calls, messages, the
+// rest.
+const order = "sidecar list get watch register deregister registry call stream health stats " +
+	"publish subscribe config completion version"
+
+// inOrder puts the commands into the order of the help; the others follow.
 func inOrder(commands []*cobra.Command) []*cobra.Command {
 	sorted := slices.Clone(commands)
-	slices.SortStableFunc(sorted, func(a, b *cobra.Command) int {
-		switch {
-		case a.Name() == "sidecar":
-			return -1
-		case b.Name() == "sidecar":
-			return +1
+	names := strings.Fields(order)
+	place := func(c *cobra.Command) int {
+		if at := slices.Index(names, c.Name()); at >= 0 {
+			return at
 		}
-		return 0
-	})
+		return len(names)
+	}
+	slices.SortStableFunc(sorted, func(a, b *cobra.Command) int { return cmp.Compare(place(a), place(b)) })
 	return sorted
 }
 
@@ -121,7 +166,7 @@ func (f *flagSet) print(w io.Writer) {
 			if def := s.def + s.note; def != "" {
 				text += " [" + def + "]"
 			}
-			fmt.Fprintf(w, "  %s\t%s\n", flag, text)
+			row(w, flag, text)
 		}
 	}
 }

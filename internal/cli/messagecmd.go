@@ -11,8 +11,9 @@ import (
 func publishCommand() command {
 	return command{
 		use: "publish TOPIC [BODY|-]", short: "publish a message",
-		long: "BODY is sent as it is; - reads it from the standard input.",
-		own:  []*setting{headerSetting(), idSetting(), delaySetting()}, groups: clientGroups, run: publish,
+		long:     "BODY is sent as it is; - reads it from the standard input.",
+		examples: []string{"micro publish news 'Hello World!'", "micro publish news - --header=Kind=weather < report.txt"},
+		own:      []*setting{headerSetting(), idSetting(), delaySetting()}, groups: clientGroups, run: publish,
 	}
 }
 
@@ -32,8 +33,11 @@ func publish(ctx context.Context, i *invocation) error {
 func subscribeCommand() command {
 	return command{
 		use: "subscribe TOPIC", short: "print the messages of a topic as they come",
-		long: "A message is a line: its body when that is one line of text, else the body in base64.\nWith --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}.\nWith --ack the queue is durable: its messages wait, and each is acknowledged when it was printed.",
-		own:  []*setting{queueSetting(), ackSetting()}, groups: clientGroups, run: subscribe,
+		long: "A message is a line: its body when that is one line of text, else the body in\n" +
+			"base64. With --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}. With --ack\n" +
+			"the queue is durable: its messages wait, and each is acknowledged when it was\nprinted.",
+		examples: []string{"micro subscribe news", "micro subscribe orders --queue=workers --output=json"},
+		own:      []*setting{queueSetting(), ackSetting()}, groups: clientGroups, run: subscribe,
 	}
 }
 

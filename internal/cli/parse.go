@@ -282,6 +282,19 @@ func parseEngineAddress(s string) (string, error) {
 	return s, err
 }
 
+// parseProbe takes the URL of a health check: tcp, or what parseProbeURL takes.
+func parseProbe(s string) (string, error) {
+	address, ok := strings.CutPrefix(s, "tcp://")
+	if !ok {
+		return parseProbeURL(s)
+	}
+	node, err := parseNode(address)
+	if err != nil {
+		return "", expected(s, "tcp://HOST:PORT, such as tcp://127.0.0.1:9090, or tcp://unix:/PATH")
+	}
+	return health.TCP(node.String()), nil
+}
+
 // parseProbeURL takes an http or https URL, or one with a unix socket in it.
 func parseProbeURL(s string) (string, error) {
 	if path, probe, ok := health.Unix(s); ok {
@@ -292,7 +305,7 @@ func parseProbeURL(s string) (string, error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || badPort(u) {
-		return "", expected(s, "an http or https URL, such as http://127.0.0.1:9090/health or http://unix:/run/app.sock:/health")
+		return "", expected(s, "an http or https URL, such as http://127.0.0.1:9090/health or http://unix:/run/app.sock:/health; or tcp://HOST:PORT")
 	}
 	return s, nil
 }

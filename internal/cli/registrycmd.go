@@ -13,21 +13,35 @@ import (
 // registryCommands are those that are also spelled "micro registry …".
 func registryCommands() []command {
 	return []command{
-		{use: "list services", short: "list the services", groups: clientGroups, run: list},
-		{use: "get service NAME", short: "show a service: versions, nodes, endpoints", groups: clientGroups, run: get},
+		{
+			use: "list services", short: "list the services",
+			examples: []string{"micro list services", "micro --proxy_address=127.0.0.1:8081 list services --output=json"},
+			groups:   clientGroups, run: list,
+		},
+		{
+			use: "get service NAME", short: "show a service: versions, nodes, endpoints",
+			examples: []string{"micro get service go.micro.srv.greeter"},
+			complete: []completer{serviceNames}, groups: clientGroups, run: get,
+		},
 		{
 			use: "register service JSON", short: "register a service's nodes", groups: clientGroups,
 			long: registrationForm, own: []*setting{ttlSetting()}, run: register,
+			examples: []string{
+				"micro register service \\\n    '{\"name\":\"foo\",\"nodes\":[{\"id\":\"1\",\"address\":\"10.0.0.5:9090\"}]}'",
+				"micro register service - --ttl=30s < foo.json",
+			},
 		},
 		{
 			use: "deregister service JSON", short: "remove a service's nodes", groups: clientGroups,
 			long: registrationForm, run: deregister,
+			examples: []string{`micro deregister service '{"name":"foo","nodes":[{"id":"1"}]}'`},
 		},
 	}
 }
 
 const registrationForm = `JSON is as in POST /registry, or - to read it from the standard input:
-  {"name":"foo","version":"1","nodes":[{"id":"foo-1","address":"127.0.0.1","port":9090}]}`
+  {"name":"foo","version":"1",
+   "nodes":[{"id":"foo-1","address":"127.0.0.1","port":9090}]}`
 
 func list(ctx context.Context, i *invocation) error {
 	return i.withTimeout(ctx, false, func(ctx context.Context, c client) error {
@@ -104,7 +118,8 @@ func deregister(ctx context.Context, i *invocation) error {
 func watchCommand() command {
 	return command{
 		use: "watch [services]", short: "print changes of the registry as they happen",
-		groups: clientGroups, run: watch,
+		examples: []string{"micro watch", "micro watch services --output=json"},
+		groups:   clientGroups, run: watch,
 	}
 }
 

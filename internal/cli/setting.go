@@ -20,6 +20,9 @@ type setting struct {
 	only bool
 	// noEnv is an only setting whose variable is already that of another one.
 	noEnv bool
+	// reload: a change in the file takes effect while the sidecar runs. All others
+	// need a restart.
+	reload bool
 	// set parses the items (one for a setting that is no list) into c.
 	set func(c *Config, items []string) error
 }

@@ -49,34 +49,34 @@ func sidecarSettings() []*setting {
 			set: many(parseListens, func(c *Config) *[]string { return &c.Sidecar.Addresses }),
 		},
 		{
-			name: "namespace", aliases: []string{"sidecar_namespace"}, env: []string{"MICRO_SIDECAR_NAMESPACE"},
+			name: "namespace", reload: true, aliases: []string{"sidecar_namespace"}, env: []string{"MICRO_SIDECAR_NAMESPACE"},
 			group: groupSidecar, value: "NAME", def: "go.micro.srv",
 			help: "put before the service named by a path",
 			set:  one(parseText, func(c *Config) *string { return &c.Sidecar.Namespace }),
 		},
 		{
-			name: "handler", aliases: []string{"sidecar_handler"}, env: []string{"MICRO_SIDECAR_HANDLER"},
+			name: "handler", reload: true, aliases: []string{"sidecar_handler"}, env: []string{"MICRO_SIDECAR_HANDLER"},
 			group: groupSidecar, value: "rpc|proxy", def: "rpc", choices: []string{"rpc", "proxy"},
 			help: "what becomes of requests to other paths (http and web mean proxy)",
 			set: one(parseChoice([]string{"rpc", "proxy"}, map[string]string{"http": "proxy", "web": "proxy"}),
 				func(c *Config) *string { return &c.Sidecar.Handler }),
 		},
 		{
-			name: "cors", aliases: []string{"sidecar_cors"}, env: []string{"MICRO_SIDECAR_CORS"},
+			name: "cors", reload: true, aliases: []string{"sidecar_cors"}, env: []string{"MICRO_SIDECAR_CORS"},
 			group: groupSidecar, value: "ORIGIN,…", note: "none", help: "web origins that may use the sidecar", list: true,
 			set: many(parseOrigins, func(c *Config) *[]string { return &c.Sidecar.CORS }),
 		},
 		{
-			name: "allowed_hosts", group: groupSidecar, value: "HOST,…", note: "loopback names",
+			name: "allowed_hosts", reload: true, group: groupSidecar, value: "HOST,…", note: "loopback names",
 			help: "further values of Host that a loopback listener takes", list: true,
 			set: many(parseHosts, func(c *Config) *[]string { return &c.Sidecar.AllowedHosts }),
 		},
 		{
-			name: "enable_stats", group: groupSidecar, help: "serve /stats",
+			name: "enable_stats", reload: true, group: groupSidecar, help: "serve /stats",
 			set: one(parseBool, func(c *Config) *bool { return &c.Sidecar.EnableStats }),
 		},
 		{
-			name: "rpc_any_address", group: groupSidecar, help: "let /rpc call any address, also on a listener that is not loopback",
+			name: "rpc_any_address", reload: true, group: groupSidecar, help: "let /rpc call any address, also on a listener that is not loopback",
 			set: one(parseBool, func(c *Config) *bool { return &c.Sidecar.RPCAnyAddress }),
 		},
 	}
@@ -106,59 +106,64 @@ func tlsSettings() []*setting {
 func appSettings() []*setting {
 	return []*setting{
 		{
-			name: "server_name", env: []string{"MICRO_SIDECAR_SERVER_NAME"},
+			name: "server_name", reload: true, env: []string{"MICRO_SIDECAR_SERVER_NAME"},
 			group: groupApp, value: "NAME", help: "register the application under this name",
 			set: one(parseName, func(c *Config) *string { return &c.Sidecar.App.Name }),
 		},
 		{
-			name: "server_address", env: []string{"MICRO_SIDECAR_SERVER_ADDRESS"},
+			name: "server_address", reload: true, env: []string{"MICRO_SIDECAR_SERVER_ADDRESS"},
 			group: groupApp, value: "HOST:PORT", help: "where the sidecar reaches it; or unix:/PATH",
 			set: one(parseNode, func(c *Config) *hostPort { return &c.serverAddress }),
 		},
 		{
-			name: "server_advertise", group: groupApp, value: "HOST:PORT", note: "server_address",
+			name: "server_advertise", reload: true, group: groupApp, value: "HOST:PORT", note: "server_address",
 			help: "what is registered",
 			set:  one(parseNode, func(c *Config) *hostPort { return &c.serverAdvertise }),
 		},
 		{
-			name: "server_version", group: groupApp, value: "VERSION", help: "its version",
+			name: "server_version", reload: true, group: groupApp, value: "VERSION", help: "its version",
 			set: one(parseText, func(c *Config) *string { return &c.Sidecar.App.Version }),
 		},
 		{
-			name: "server_id", group: groupApp, value: "ID", note: "made from the name", help: "its node id",
+			name: "server_id", reload: true, group: groupApp, value: "ID", note: "made from the name", help: "its node id",
 			set: one(parseName, func(c *Config) *string { return &c.Sidecar.App.ID }),
 		},
 		{
-			name: "server_metadata", group: groupApp, value: "KEY=VALUE,…", help: "its metadata", list: true,
+			name: "server_metadata", reload: true, group: groupApp, value: "KEY=VALUE,…", help: "its metadata", list: true,
 			set: many(parseMetadata, func(c *Config) *map[string]string { return &c.Sidecar.App.Metadata }),
 		},
 		{
-			name: "healthcheck_url", env: []string{"MICRO_SIDECAR_HEALTHCHECK_URL"},
-			group: groupHealth, value: "URL", help: "answers 200 while the application is well; on a socket http://unix:/PATH:/URL",
-			set: one(parseProbeURL, func(c *Config) *string { return &c.Sidecar.Healthcheck.URL }),
+			name: "healthcheck_url", reload: true, env: []string{"MICRO_SIDECAR_HEALTHCHECK_URL"},
+			group: groupHealth, value: "URL", help: "answers 200 while the application is well; or tcp://HOST:PORT, http://unix:/PATH:/URL",
+			set: one(parseProbe, func(c *Config) *string { return &c.Sidecar.Healthcheck.URL }),
 		},
 		{
-			name: "healthcheck_interval", group: groupHealth, value: "DURATION", def: "5s", help: "time between probes",
+			name: "healthcheck_interval", reload: true, group: groupHealth, value: "DURATION", def: "5s", help: "time between probes",
 			set: one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.Healthcheck.Interval }),
 		},
 		{
-			name: "healthcheck_timeout", group: groupHealth, value: "DURATION", def: "2s", help: "time a probe may take",
+			name: "healthcheck_timeout", reload: true, group: groupHealth, value: "DURATION", def: "2s", help: "time a probe may take",
 			set: one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.Healthcheck.Timeout }),
 		},
 		{
-			name: "healthcheck_fall", group: groupHealth, value: "N", def: "1", help: "failures in a row that take it out",
+			name: "healthcheck_fall", reload: true, group: groupHealth, value: "N", def: "1", help: "failures in a row that take it out",
 			set: one(parseInt(1, 1000), func(c *Config) *int { return &c.Sidecar.Healthcheck.Fall }),
 		},
 		{
-			name: "healthcheck_rise", group: groupHealth, value: "N", def: "1", help: "successes in a row that put it back",
+			name: "healthcheck_rise", reload: true, group: groupHealth, value: "N", def: "1", help: "successes in a row that put it back",
 			set: one(parseInt(1, 1000), func(c *Config) *int { return &c.Sidecar.Healthcheck.Rise }),
 		},
 		{
-			name: "register_ttl", group: groupHealth, value: "SECONDS", def: "90", help: "life of the registration without renewal",
+			name: "healthcheck_startup_grace", reload: true, group: groupHealth, value: "DURATION", def: "30s",
+			help: "time it may take to be well at first; it is looked at more often",
+			set:  one(parseDuration, func(c *Config) *time.Duration { return &c.Sidecar.Healthcheck.StartupGrace }),
+		},
+		{
+			name: "register_ttl", reload: true, group: groupHealth, value: "SECONDS", def: "90", help: "life of the registration without renewal",
 			set: one(parseSeconds, func(c *Config) *time.Duration { return &c.Sidecar.RegisterTTL }),
 		},
 		{
-			name: "register_interval", group: groupHealth, value: "SECONDS", def: "30", help: "time between renewals",
+			name: "register_interval", reload: true, group: groupHealth, value: "SECONDS", def: "30", help: "time between renewals",
 			set: one(parseSeconds, func(c *Config) *time.Duration { return &c.Sidecar.RegisterInterval }),
 		},
 	}
@@ -167,7 +172,7 @@ func appSettings() []*setting {
 func limitSettings() []*setting {
 	return []*setting{
 		{
-			name: "selector", group: groupLimits, value: "NAME", def: "p2c", choices: balance.Selectors(),
+			name: "selector", reload: true, group: groupLimits, value: "NAME", def: "p2c", choices: balance.Selectors(),
 			help: "how a node is chosen: p2c, roundrobin, leastrequest, random, hash or hash:HEADER (default and cache mean p2c)",
 			set:  one(parseSelector, func(c *Config) *string { return &c.Sidecar.Selector }),
 		},
@@ -180,11 +185,11 @@ func limitSettings() []*setting {
 			set: one(parseSize, func(c *Config) *int64 { return &c.Sidecar.MaxBodySize }),
 		},
 		{
-			name: "drain_delay", group: groupLimits, value: "DURATION", def: "1s", help: "time between leaving the registry and closing the listeners",
+			name: "drain_delay", reload: true, group: groupLimits, value: "DURATION", def: "1s", help: "time between leaving the registry and closing the listeners",
 			set: one(parseDuration, func(c *Config) *time.Duration { return &c.Sidecar.DrainDelay }),
 		},
 		{
-			name: "shutdown_grace", group: groupLimits, value: "DURATION", def: "10s", help: "time an orderly stop may take",
+			name: "shutdown_grace", reload: true, group: groupLimits, value: "DURATION", def: "10s", help: "time an orderly stop may take",
 			set: one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.ShutdownGrace }),
 		},
 	}
@@ -226,7 +231,7 @@ func engineSettings() []*setting {
 func commonSettings() []*setting {
 	return []*setting{
 		{
-			name: "client_request_timeout", group: groupCommon, value: "DURATION", def: "5s", help: "time a call may take",
+			name: "client_request_timeout", reload: true, group: groupCommon, value: "DURATION", def: "5s", help: "time a call may take",
 			set: one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.RequestTimeout }),
 		},
 		{
@@ -234,7 +239,7 @@ func commonSettings() []*setting {
 			set: one(parseName, func(c *Config) *string { return &c.File }),
 		},
 		{
-			name: "log_level", group: groupCommon, value: "LEVEL", note: "info for the sidecar, none for commands",
+			name: "log_level", reload: true, group: groupCommon, value: "LEVEL", note: "info for the sidecar, none for commands",
 			help: "debug, info, warn or error", choices: []string{"debug", "info", "warn", "error"},
 			set: one(parseLevel, func(c *Config) **slog.Level { return &c.LogLevel }),
 		},

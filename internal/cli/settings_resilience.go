@@ -11,12 +11,12 @@ func resilienceSettings() []*setting {
 			set: one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.ConnectTimeout }),
 		},
 		{
-			name: "client_try_timeout", group: groupLimits, value: "DURATION", note: "half of the time left, when another node may follow",
+			name: "client_try_timeout", reload: true, group: groupLimits, value: "DURATION", note: "half of the time left, when another node may follow",
 			help: "time each try of a call may take",
 			set:  one(parsePositive, func(c *Config) *time.Duration { return &c.Sidecar.TryTimeout }),
 		},
 		{
-			name: "client_retries", group: groupLimits, value: "N", def: "1", help: "how often a call that failed is made again, where that is safe; 0: never",
+			name: "client_retries", reload: true, group: groupLimits, value: "N", def: "1", help: "how often a call that failed is made again, where that is safe; 0: never",
 			set: one(parseInt(0, 100), func(c *Config) *int { return &c.Sidecar.Retries }),
 		},
 		{

@@ -2,18 +2,31 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
+	"syscall"
 
+	"github.com/micro/sidecar/internal/child"
+	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
 func sidecarCommand() command {
 	return command{
 		use: "sidecar", short: "run the sidecar until SIGINT or SIGTERM",
+		long: "With -- CMD ARG… it also runs CMD as the application, passes signals on to it\nand ends with its exit status.",
+		examples: []string{
+			"micro sidecar",
+			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 \\\n    --healthcheck_url=http://127.0.0.1:9090/health",
+			"micro sidecar --server_name=foo --server_address=127.0.0.1:9090 \\\n    -- python3 app.py",
+			"micro sidecar --config=micro.yaml",
+		},
 		groups: sidecarGroups, child: true, run: runSidecar,
 	}
 }
@@ -23,6 +36,14 @@ func runSidecar(ctx context.Context, i *invocation) error {
 		return err
 	}
 	if err := i.cfg.finishACME(i.given, i.dataDir()); err != nil {
+		return err
+	}
+	application, err := i.application()
+	if err != nil {
+		return err
+	}
+	manager, err := sdnotify.New(i.env.get)
+	if err != nil {
 		return err
 	}
 	info := slog.LevelInfo
@@ -45,8 +66,78 @@ func runSidecar(ctx context.Context, i *invocation) error {
 		cfg.Engines.Temporary = dir != cfg.Engines.DataDir
 		cfg.Engines.DataDir = dir
 	}
-	defer lookOnHangup(cfg.Certificates)()
-	return fail(sidecar.Run(ctx, cfg, i.drivers, log))
+	reloading := newReloader(i, log)
+	stop := reloading.watch()
+	defer stop()
+	i.passSignals(application, reloading)
+	cfg.Control = sidecar.Control{Child: application, Changes: reloading.changes, Manager: manager}
+	return exited(application, sidecar.Run(ctx, cfg, i.drivers, log))
+}
+
+// application makes the child of what stands after --, nil for nothing.
+func (i *invocation) application() (*child.Process, error) {
+	if len(i.cfg.command) == 0 {
+		return nil, nil
+	}
+	o := child.Options{Stdout: i.out, Stderr: i.err}
+	for _, entry := range i.env {
+		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(sdnotify.Variables(), name) {
+			o.Env = append(o.Env, entry)
+		}
+	}
+	// A program that reads a terminal from outside its foreground group is
+	// stopped by it.
+	if file, ok := i.in.(*os.File); ok {
+		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
+			o.Stdin = file
+		}
+	}
+	p, err := child.New(i.cfg.command, o)
+	if failed, ok := errors.AsType[*child.StartError](err); ok {
+		return nil, &exit{failed.Status, err}
+	}
+	return p, err
+}
+
+// passSignals says what becomes of the signals that end nothing.
+func (i *invocation) passSignals(application *child.Process, reloading *reloader) {
+	var which []os.Signal
+	// Programs that renew certificates send SIGHUP, too.
+	certificates := i.cfg.Sidecar.Certificates
+	reloads := reloading.possible() || certificates != nil
+	if reloads || application != nil && !i.signals.ignoresHangup() {
+		which = append(which, syscall.SIGHUP)
+	}
+	if application != nil {
+		which = append(which, forApplication()...)
+		i.signals.beforeAbort(application.Kill)
+	}
+	i.signals.handle(func(s os.Signal) {
+		if s == syscall.SIGHUP {
+			reloading.ask()
+			if certificates != nil {
+				certificates.Look()
+			}
+		}
+		if application != nil && (s != syscall.SIGHUP || !i.signals.ignoresHangup()) {
+			_ = application.Signal(s) // it may have ended a moment ago
+		}
+	}, which...)
+}
+
+// exited is the end of the sidecar: with the status of its child, when that ran.
+func exited(application *child.Process, err error) error {
+	if failed, ok := errors.AsType[*child.StartError](err); ok {
+		return &exit{failed.Status, err}
+	}
+	if application == nil {
+		return fail(err)
+	}
+	status, ran := application.Ended()
+	if !ran || status == exitOK {
+		return fail(err)
+	}
+	return &exit{status, err}
 }
 
 // mayEmbed reports whether the embedded engine may be used.

@@ -18,8 +18,11 @@ import (
 func streamCommand() command {
 	return command{
 		use: "stream SERVICE METHOD [JSON|-]", short: "make a streaming RPC and print its messages as they come",
-		long: "SERVICE is the full name. JSON is the request, {} if left out. With - the requests are\nthe JSON values on the standard input, each sent as it comes. An answer is a line a message.",
-		own:  []*setting{nodeAddressSetting()}, groups: clientGroups, run: stream,
+		long: "SERVICE is the full name. JSON is the request, {} if left out. With - the\n" +
+			"requests are the JSON values on the standard input, each sent as it comes. An\nanswer is a line a message.",
+		examples: []string{`micro stream go.micro.srv.greeter Say.Count '{"to":3}'`, "micro stream chat Room.Talk - < lines.json"},
+		complete: []completer{serviceNames, methodNames},
+		own:      []*setting{nodeAddressSetting()}, groups: clientGroups, run: stream,
 	}
 }
 

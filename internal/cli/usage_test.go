@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/micro/sidecar/internal/testserver"
 )
@@ -38,7 +39,9 @@ func TestMistakes(t *testing.T) {
 		{"help registry lits", "", "did you mean list?"},
 		{"registry lits services", "", "did you mean list?"},
 		{"sidecar extra", "", `unexpected argument "extra"`},
-		{"sidecar -- app --flag", "", "not in this version yet"},
+		{"sidecar --", "", "a command is missing after --"},
+		{"sidecar extra -- app", "", `unexpected argument "extra"`},
+		{"sidecar --server_name=foo -- app", "", "--server_name needs --server_address"},
 		{"completion", "", "SHELL is missing"},
 		{"completion tcsh", "", "bash, zsh, fish or powershell"},
 
@@ -155,6 +158,10 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --healthcheck_url=http://unix:run/app.sock:/health", "", "http or https URL"},
 		{"sidecar --healthcheck_url=http://unix:/run/:/health", "", "http://unix:/PATH:/URL"},
 		{"sidecar --healthcheck_url=http://unix:/run/app.sock:/%zz", "", "http://unix:/PATH:/URL"},
+		{"sidecar --healthcheck_url=tcp://127.0.0.1", "", "tcp://HOST:PORT"},
+		{"sidecar --healthcheck_url=tcp://127.0.0.1:9090/health", "", "tcp://HOST:PORT"},
+		{"sidecar --healthcheck_startup_grace=-1s", "", "not a negative one"},
+		{"sidecar", "NOTIFY_SOCKET=relative", "NOTIFY_SOCKET"},
 		{"sidecar --healthcheck_interval=0s", "", "longer than zero"},
 		{"sidecar --healthcheck_timeout=x", "", "a duration such as"},
 		{"sidecar --healthcheck_fall=0", "", "a number from 1"},
@@ -211,6 +218,27 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("stderr is %q, want %q in it", got.err, test.want)
 			}
 		})
+	}
+}
+
+// The help of every command has examples and fits a terminal.
+func TestHelpFits(t *testing.T) {
+	var commands []string
+	for line := range strings.Lines(works(t, someDrivers(t), nil, "--help")) {
+		if name, ok := strings.CutPrefix(line, "  "); ok && name[0] != ' ' {
+			commands = append(commands, strings.Fields(name)[0])
+		}
+	}
+	for _, name := range append(commands, "config check", "config show", "") {
+		text := works(t, someDrivers(t), nil, append(strings.Fields(name), "--help")...)
+		if len(commands) < 15 || !strings.Contains(text, "\nCommands:\n") && !strings.Contains(text, "\nExamples:\n  ") {
+			t.Errorf("%d commands; no examples for %q", len(commands), name)
+		}
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSuffix(line, "\n"); utf8.RuneCountInString(line) > 80 {
+				t.Errorf("%s: too long for a terminal: %s", name, line)
+			}
+		}
 	}
 }
 
@@ -276,8 +304,24 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%s: status %d, stderr %q, %d bytes", shell, got.status, got.err, len(got.out))
 		}
 	}
-	got := micro(t, someDrivers(t), nil, "__complete", "sidecar", "--handler", "")
-	if !strings.Contains(got.out, "proxy") {
-		t.Errorf("values of --handler are not completed: %q", got.out)
+	d, env := inMemory(t)
+	works(t, d, env, "register", "service", `{"name":"greeter","endpoints":[{"name":"Say.Hello"}],"nodes":[{"id":"1","address":"127.0.0.1:1"}]}`)
+	for line, want := range map[string]string{
+		"sidecar --handler ":              "rpc proxy",
+		"get ":                            "service",
+		"get service ":                    "greeter",
+		"--log_level=error call ":         "greeter",
+		"call greeter ":                   "Debug.Health Debug.Stats Say.Hello",
+		"call nosuch ":                    "",
+		"call greeter Say.Hello {} ":      "",
+		"health --registry=broken --foo ": "",
+		"health --registry=broken ":       "",
+		"publish ":                        "",
+	} {
+		got := micro(t, d, env, append([]string{"__complete"}, strings.Split(line, " ")...)...)
+		offered, _, _ := strings.Cut(got.out, ":") // the rest is for the shell
+		if strings.Join(strings.Fields(offered), " ") != want {
+			t.Errorf("%q is completed with %q, want %q", line, offered, want)
+		}
 	}
 }

@@ -44,7 +44,7 @@ func versionLine() string {
 
 func versionCommand() command {
 	return command{
-		use: "version", short: "print the version", groups: localGroups,
+		use: "version", short: "print the version", examples: []string{"micro version", "micro version --output=json"}, groups: localGroups,
 		run: func(_ context.Context, i *invocation) error {
 			if i.json() {
 				return fail(printJSON(i.out, build()))

@@ -31,8 +31,8 @@ type Handler struct {
 	// Explain is the table from errors to what a client is told, for those that
 	// come when a stream has begun.
 	Explain func(error) transport.ServiceError
-
-	streams streams.Set
+	// Streams are the calls under way that do not end by themselves.
+	Streams *streams.Set
 }
 
 // plainProtocol marks, as protocol in the metadata, the nodes of a service

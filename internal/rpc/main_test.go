@@ -21,6 +21,7 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -121,7 +122,7 @@ func newCaller(t testing.TB, nodes table) *Caller {
 
 // newHandler makes a handler with a body limit of 1 KiB.
 func newHandler(t testing.TB, nodes table) *Handler {
-	return &Handler{Namespace: "go.micro.srv", Caller: newCaller(t, nodes), MaxBody: 1 << 10}
+	return &Handler{Namespace: "go.micro.srv", Caller: newCaller(t, nodes), MaxBody: 1 << 10, Streams: &streams.Set{}}
 }
 
 // request makes a request as it comes from a client.

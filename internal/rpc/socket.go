@@ -34,7 +34,7 @@ func (h *Handler) serveSocket(ctx context.Context, call Request, w httpmsg.Respo
 	if err != nil {
 		return err
 	}
-	ctx, end, err := h.streams.Begin(ctx)
+	ctx, end, err := h.Streams.Begin(ctx)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func isNDJSON(contentType string) bool {
 // line {"error":…}, and the answer is broken off, so that nobody takes it for a
 // whole one.
 func (h *Handler) serveStream(ctx context.Context, call Request, requests *transport.Requests, w httpmsg.ResponseWriter) error {
-	ctx, end, err := h.streams.Begin(ctx)
+	ctx, end, err := h.Streams.Begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (h *Handler) Stop(ctx context.Context) error {
 	if end, ok := ctx.Deadline(); ok {
 		patience = time.Until(end) / 4
 	}
-	if err := h.streams.Stop(ctx, patience); err != nil {
+	if err := h.Streams.Stop(ctx, patience); err != nil {
 		return fmt.Errorf("end the calls that stream: %w", err)
 	}
 	return nil

@@ -19,16 +19,16 @@ import (
 // take: after it, the registration's TTL does the job.
 const withdrawTimeout = 3 * time.Second
 
-// application keeps the application in the registry while it is healthy.
+// application keeps one application in the registry while it is healthy.
 type application struct {
-	service   registry.Service
-	ttl       time.Duration
-	interval  time.Duration
+	Service   registry.Service
+	spec      Application
 	prober    *health.Prober // nil without a health check
-	state     *health.State  // told how it is
+	state     *health.State
 	discovery *discovery.Discovery
 	log       *slog.Logger
 
+	task       task
 	announcing sync.WaitGroup
 	silence    context.CancelFunc // ends the announcement under way
 }
@@ -46,41 +46,62 @@ func newService(a App) registry.Service {
 	}
 }
 
+// Healthy reports whether the application is well, as far as is known.
+func (a *application) Healthy() bool { return a.state.Healthy() }
+
+// Recent returns what its last probes saw, the oldest first.
+func (a *application) Recent() []health.Sample {
+	if a.prober == nil {
+		return nil
+	}
+	return a.prober.Recent()
+}
+
 // run registers the application, at once or as its health has it, until ctx
 // ends; then it is taken out of the registry.
 func (a *application) run(ctx context.Context) {
 	if a.prober == nil {
-		a.state.Set(true)
 		a.announce(ctx)
 		<-ctx.Done()
 	} else {
-		a.prober.Run(ctx, func(healthy bool, r health.Result) {
-			a.state.Set(healthy)
-			if healthy {
-				a.log.Info("application is healthy", "service", a.service.Name)
-				a.announce(ctx)
-				return
-			}
-			if a.silence == nil {
-				a.log.Info("application is not healthy yet; it is registered after its first good probe", "service", a.service.Name, "error", r.Err)
-				return
-			}
-			a.log.Warn("application is not healthy; taking it out of the registry", "service", a.service.Name, "error", r.Err)
-			a.withdraw()
-		})
+		a.probe(ctx)
 	}
 	a.withdraw()
+}
+
+// probe follows the application's health until ctx ends.
+func (a *application) probe(ctx context.Context) {
+	log := a.log.With("service", a.Service.Name)
+	been, told := false, false
+	a.prober.Run(ctx, func(healthy bool, r health.Result) {
+		switch {
+		case healthy:
+			log.Info("application is healthy")
+			been = true
+			a.announce(ctx)
+		case been:
+			log.Warn("application is not healthy; taking it out of the registry", "error", r.Err)
+			a.withdraw()
+		case told:
+			log.Warn("application is still not healthy", "after", a.prober.Check().StartupGrace, "error", r.Err)
+		default:
+			log.Info("application is not healthy yet; it is registered after its first good probe", "error", r.Err)
+			told = true
+		}
+	})
 }
 
 // announce begins to register and renew.
 func (a *application) announce(ctx context.Context) {
 	ctx, a.silence = context.WithCancel(ctx)
-	a.announcing.Go(func() { a.discovery.Announce(ctx, a.service, a.ttl, a.interval) })
+	a.announcing.Go(func() { a.discovery.Announce(ctx, a.Service, a.spec.RegisterTTL, a.spec.RegisterInterval) })
+	a.state.Set(true)
 }
 
 // withdraw ends the announcement, when there is one, and deregisters. The
 // context it was run with may have ended already.
 func (a *application) withdraw() {
+	a.state.Set(false)
 	if a.silence == nil {
 		return
 	}
@@ -89,9 +110,9 @@ func (a *application) withdraw() {
 	a.announcing.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
 	defer cancel()
-	if err := a.discovery.Withdraw(ctx, a.service); err != nil && !errors.Is(err, registry.ErrReadOnly) {
+	if err := a.discovery.Withdraw(ctx, a.Service); err != nil && !errors.Is(err, registry.ErrReadOnly) {
 		a.log.Warn("application could not be deregistered; it will be gone when its registration expires",
-			"service", a.service.Name, "ttl", a.ttl, "error", err)
+			"service", a.Service.Name, "ttl", a.spec.RegisterTTL, "error", err)
 	}
 }
 

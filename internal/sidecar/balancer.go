@@ -4,15 +4,12 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 )
 
-// newBalancer makes the balancer of all requests to nodes.
-func newBalancer(cfg Config, d Drivers) (*balance.Balancer, error) {
-	b, err := d.Balancer(cfg.Selector)
+// balancer makes the balancer of all requests to nodes.
+func (s *sidecar) balancer(cfg *Config) (*balance.Balancer, error) {
+	b, err := s.drivers.Balancer(cfg.Selector)
 	if err != nil {
 		return nil, err
 	}
-	b.Retries, b.TryTimeout = cfg.Retries, cfg.TryTimeout
-	if cfg.MaxConcurrency > 0 {
-		b.Limit = balance.NewLimit(cfg.MaxConcurrency)
-	}
+	b.Retries, b.TryTimeout, b.Limit = cfg.Retries, cfg.TryTimeout, s.limit
 	return b, nil
 }

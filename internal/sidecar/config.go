@@ -14,8 +14,10 @@ import (
 	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/certs"
+	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/internal/engineurl"
+	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -38,6 +40,9 @@ type Config struct {
 	// RegisterTTL and RegisterInterval rule the application's registration.
 	RegisterTTL      time.Duration
 	RegisterInterval time.Duration
+
+	// Applications are those of the configuration file, beside App.
+	Applications []Application
 
 	Engines Engines
 
@@ -64,6 +69,20 @@ type Config struct {
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration
+
+	Control Control
+}
+
+// Control is how a running sidecar is spoken to, and whom it speaks to. The
+// zero value is a sidecar alone.
+type Control struct {
+	// Child is the program to run as the application; nil without.
+	Child *child.Process
+	// Changes are configurations to go on with. What cannot be changed while it
+	// runs is as it was.
+	Changes <-chan Config
+	// Manager is told of readiness, life and stop.
+	Manager *sdnotify.Notifier
 }
 
 // Observe is what the sidecar tells of itself.
@@ -86,6 +105,25 @@ type App struct {
 	Metadata map[string]string //
 }
 
+// Application is an application with all that rules its registration.
+type Application struct {
+	App              App
+	Healthcheck      Healthcheck
+	RegisterTTL      time.Duration
+	RegisterInterval time.Duration
+
+	main bool // the one of the flags
+}
+
+// applications are all that the sidecar registers.
+func (c *Config) applications() []Application {
+	var all []Application
+	if c.App.Name != "" {
+		all = append(all, Application{c.App, c.Healthcheck, c.RegisterTTL, c.RegisterInterval, true})
+	}
+	return append(all, c.Applications...)
+}
+
 // Healthcheck is the application's probe; none when URL is "".
 type Healthcheck struct {
 	URL      string
@@ -93,6 +131,8 @@ type Healthcheck struct {
 	Timeout  time.Duration
 	Fall     int // failures in a row that take it out
 	Rise     int // successes in a row that put it back
+	// StartupGrace is how long the application may take to be healthy at first.
+	StartupGrace time.Duration
 }
 
 // Engines says which registry and broker are used, and where.

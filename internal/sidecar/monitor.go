@@ -17,7 +17,7 @@ func (s *sidecar) newMonitor() *monitor.Monitor {
 		Services: s.discovery.Known,
 		Engines:  s.engines.States,
 
-		Applications: s.applications,
+		Applications: s.monitored,
 	}
 	if s.cfg.EnableStats {
 		m.Sampler = stats.NewSampler(s.stats)
@@ -28,38 +28,29 @@ func (s *sidecar) newMonitor() *monitor.Monitor {
 	return m
 }
 
-// applications tells about what the sidecar registers.
-func (s *sidecar) applications() []monitor.Application {
-	var all []monitor.Application
-	if app := s.watched.Load(); app != nil {
-		all = append(all, app.tell())
-	}
-	return all
-}
-
-// tell tells about one application, in the registry or not.
-func (a *application) tell() monitor.Application {
-	node := a.service.Nodes[0]
-	healthy := a.state.Healthy()
-	out := monitor.Application{
-		Name: a.service.Name, Node: node.ID, Address: node.HostPort(),
-		Checked: a.prober != nil, Healthy: healthy, Registered: healthy,
-	}
-	if a.prober == nil {
-		return out
-	}
-	for _, s := range a.prober.Recent() {
-		probe := monitor.Probe{At: s.Time, Took: float64(s.Took) / float64(time.Millisecond), Status: s.Status}
-		if s.Err != nil {
-			probe.Err = s.Err.Error()
-		}
-		out.Probes = append(out.Probes, probe)
-	}
-	return out
-}
-
 // messages is what messaging has done.
 func (s *sidecar) messages() monitor.Messages {
 	c := s.messaging.Counts()
 	return monitor.Messages{Subscribers: c.Subscribers, Published: c.Published, Delivered: c.Delivered, Cut: c.Cut}
+}
+
+// monitored is how the applications are.
+func (s *sidecar) monitored() []monitor.Application {
+	var all []monitor.Application
+	for _, app := range s.apps.list() {
+		node := app.Service.Nodes[0]
+		one := monitor.Application{
+			Name: app.Service.Name, Node: node.ID, Address: node.HostPort(),
+			Checked: app.prober != nil, Healthy: app.Healthy(), Registered: app.Healthy(),
+		}
+		for _, p := range app.Recent() {
+			probe := monitor.Probe{At: p.Time, Took: float64(p.Took) / float64(time.Millisecond), Status: p.Status}
+			if p.Err != nil {
+				probe.Err = p.Err.Error()
+			}
+			one.Probes = append(one.Probes, probe)
+		}
+		all = append(all, one)
+	}
+	return all
 }

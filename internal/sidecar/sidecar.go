@@ -11,13 +11,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
@@ -25,18 +26,20 @@ import (
 	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/internal/server"
 	"github.com/micro/sidecar/internal/stats"
+	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/web"
 )
 
-// Run runs a sidecar until ctx ends or something breaks that it cannot live
-// without. Bound listeners come first, so that a port in use is told at once;
-// then engines, discovery, the real answers, and last the application. They
-// are stopped the other way round, within cfg.ShutdownGrace.
+// Run runs a sidecar until ctx ends, its child does, or something breaks that
+// it cannot live without. Bound listeners come first, so that a port in use is
+// told at once; then engines, discovery, the real answers, and last the
+// applications. They are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}, drivers: d}
 	if err := s.listen(ctx, d.Middleware); err != nil {
 		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
@@ -47,19 +50,26 @@ func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
 	if ctx.Err() != nil { // told to stop, be it half-way up
 		err = nil
 	}
-	grace, cancel := context.WithTimeout(context.Background(), cfg.ShutdownGrace)
+	s.signal = signalOf(ctx)
+	grace, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownGrace)
 	defer cancel()
-	log.Info("stopping", "grace", cfg.ShutdownGrace)
+	log.Info("stopping", "grace", s.cfg.ShutdownGrace)
+	s.tell(sdnotify.Stopping, sdnotify.Extend(s.cfg.ShutdownGrace+stopMargin))
 	err = errors.Join(err, s.stop(grace))
 	log.Info("stopped")
 	return err
 }
 
+// stopMargin is what the end of the process may take beyond the grace.
+const stopMargin = 5 * time.Second
+
 // sidecar is one that runs.
 type sidecar struct {
-	cfg   Config
-	log   *slog.Logger
-	stats *stats.Stats
+	cfg     Config
+	drivers Drivers
+	log     *slog.Logger
+	stats   *stats.Stats
+	signal  os.Signal // that began the stop
 
 	// healthy tells how the application of the flags is.
 	healthy *health.State
@@ -71,16 +81,19 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	apps      *applications
+	limit     *balance.Limit // nil: nothing bounds the requests under way
 	pushes    *messaging.Pushes
 
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
-	watched   atomic.Pointer[application] // nil while there is none
 
-	discovering, consulWatch, readiness, monitoring, application task
-	tokens, delayed, certificates                                task
-	acme                                                         *certs.ACME // nil without
+	discovering, consulWatch, readiness, monitoring, tokens, delayed, certificates task
+	acme                                                                           *certs.ACME // nil without
+
+	// calls and watches do not end by themselves; they outlive a reload.
+	calls, watches streams.Set
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -90,7 +103,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(d); err != nil {
+	if err := s.assemble(); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
@@ -107,22 +120,29 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if err := s.deliverMessages(); err != nil {
 		return err
 	}
-	s.runApplication()
+	if ctx.Err() != nil {
+		return ctx.Err() // too late to start anything
+	}
+	if err := s.startChild(); err != nil {
+		return err
+	}
+	s.apps.apply(s.cfg.applications())
 	return nil
 }
 
-// stop takes everything down in the order that loses nothing: the application
-// is deregistered while it still serves; requests in flight have discovery and
-// engines until they end.
+// stop takes everything down in the order that loses nothing: the applications
+// are deregistered while they still serve; a child has the sidecar until it
+// ends; requests in flight have discovery and engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
 		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
 		{"token file", s.tokens.stop},
-		{"application", s.application.stop},
+		{"applications", s.apps.stop},
 		{"drain delay", s.drainDelay},
 		{"deliveries", s.stopPushes},
+		{"child", s.stopChild},
 		{"listeners", s.drain},
 		{"monitoring", s.monitoring.stop},
 		{"delayed messages", s.delayed.stop},
@@ -132,16 +152,6 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"admin listener", s.admin.stop},
 		{"access log", s.closeAccessLog},
 	})
-}
-
-// wait returns when ctx ends, or with the error of a listener that broke.
-func (s *sidecar) wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.server.Failed():
-		return err
-	}
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
@@ -221,20 +231,12 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 	return s.discovering.stop(ctx)
 }
 
-// assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble(d Drivers) error {
-	balancer, err := newBalancer(s.cfg, d)
-	if err != nil {
-		return err
-	}
+// assemble makes what lives as long as the sidecar, and the first routes.
+func (s *sidecar) assemble() error {
 	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
-	forward := &proxy.Handler{
-		Namespace: s.cfg.Namespace,
-		Resolver:  s.discovery,
-		Balancer:  balancer,
-		Transport: s.transport,
-		Timeout:   s.cfg.RequestTimeout,
-		Status:    statusOf,
+	s.apps = &applications{registryName: s.engines.RegistryName, discovery: s.discovery, main: s.healthy, log: s.log}
+	if s.cfg.MaxConcurrency > 0 {
+		s.limit = balance.NewLimit(s.cfg.MaxConcurrency)
 	}
 	s.monitor = s.newMonitor()
 	s.messaging = messaging.New(messaging.Options{
@@ -249,79 +251,63 @@ func (s *sidecar) assemble(d Drivers) error {
 		OriginPatterns: []string{"*"},
 	})
 	s.monitor.Messages = s.messages
-	s.api = &api.API{
+	var err error
+	s.api, err = s.routes(&s.cfg)
+	return err
+}
+
+// routes makes the handlers as cfg wants them. They share what assemble made,
+// so that others can take their place while requests are under way.
+func (s *sidecar) routes(cfg *Config) (*api.API, error) {
+	balancer, err := s.balancer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	forward := &proxy.Handler{
+		Namespace: cfg.Namespace,
+		Resolver:  s.discovery,
+		Balancer:  balancer,
+		Transport: s.transport,
+		Timeout:   cfg.RequestTimeout,
+		Status:    statusOf,
+	}
+	routes := &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
-			Namespace: s.cfg.Namespace,
+			Namespace: cfg.Namespace,
 			Caller: &rpc.Caller{
 				Resolver:   s.discovery,
 				Balancer:   balancer,
 				Transport:  s.transport,
-				Timeout:    s.cfg.RequestTimeout,
+				Timeout:    cfg.RequestTimeout,
 				Status:     statusOf,
-				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
+				AnyAddress: cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
-			MaxBody: s.cfg.MaxBodySize,
+			MaxBody: cfg.MaxBodySize,
 			Explain: api.Explain,
+			Streams: &s.calls,
 		},
 		Proxy:          forward,
 		Messaging:      s.messaging,
+		Health:         s.apps.probe,
 		Ready:          s.engines.Ping,
 		Monitor:        s.monitor,
 		Metrics:        s.monitor.Metrics(),
-		ProxyByDefault: s.cfg.Handler == "proxy",
-		MaxBodySize:    s.cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts, Proxied: s.cfg.GuardProxy},
-		Tokens:         s.cfg.Tokens,
+		ProxyByDefault: cfg.Handler == "proxy",
+		MaxBodySize:    cfg.MaxBodySize,
+		Guard:          api.Guard{Origins: cfg.CORS, Loopback: s.server.Loopback(), Hosts: cfg.AllowedHosts, Proxied: cfg.GuardProxy},
+		Tokens:         cfg.Tokens,
+		Watches:        &s.watches,
 	}
-	if s.cfg.EnableStats {
-		s.api.Page = web.Page()
+	if cfg.EnableStats {
+		routes.Page = web.Page()
 	}
-	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check{
-			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
-			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
-		})
-	}
-	return nil
+	return routes, nil
 }
 
 // statusOf is the status that a client sees of an error.
 func statusOf(err error) int { return api.Explain(err).Code }
-
-// runApplication registers the application, when there is one, until the
-// sidecar stops.
-func (s *sidecar) runApplication() {
-	if s.cfg.App.Name == "" {
-		return
-	}
-	warnLoopback(s.cfg.App, s.engines.RegistryName, s.log)
-	app := &application{
-		service:   newService(s.cfg.App),
-		ttl:       s.cfg.RegisterTTL,
-		interval:  s.cfg.RegisterInterval,
-		prober:    s.api.Health,
-		state:     s.healthy,
-		discovery: s.discovery,
-		log:       s.log,
-	}
-	s.watched.Store(app)
-	s.application.begin(app.run)
-}
-
-// drainDelay gives callers elsewhere, who go to the application directly, time
-// to learn that it is no longer registered.
-func (s *sidecar) drainDelay(ctx context.Context) error {
-	if s.application.cancel == nil {
-		return nil
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(s.cfg.DrainDelay):
-	}
-	return nil
-}
 
 // drain closes the listeners and lets what is under way end: requests first,
 // then WebSocket subscribers with 1001, tunnels at the deadline.

@@ -51,8 +51,8 @@ func (s *sidecar) deliverMessages() error {
 			return messaging.PushOptions{}
 		}
 		o := messaging.PushOptions{Gate: s.healthy}
-		if s.api.Health != nil {
-			o.Probe = func(ctx context.Context) error { return s.api.Health.Probe(ctx).Err }
+		if s.cfg.Healthcheck.URL != "" {
+			o.Probe = s.apps.probeMain
 		}
 		return o
 	})

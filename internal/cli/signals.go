@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+)
+
+// signals are those that come to the process. A nil one has none.
+type signals struct {
+	come   chan os.Signal
+	noHang bool // SIGHUP was ignored from the start, as nohup does
+
+	mu     sync.Mutex
+	uses   []os.Signal
+	use    func(os.Signal)
+	before func() // an end without order
+}
+
+// newSignals begins to take the signals that end a command.
+func newSignals() *signals {
+	s := &signals{come: make(chan os.Signal, 16), noHang: signal.Ignored(syscall.SIGHUP)}
+	signal.Notify(s.come, os.Interrupt, syscall.SIGTERM)
+	if !s.noHang {
+		signal.Notify(s.come, syscall.SIGHUP)
+	}
+	return s
+}
+
+// stop takes no more signals.
+func (s *signals) stop() { signal.Stop(s.come) }
+
+// handle gives signals to f, which they do not end any more.
+func (s *signals) handle(f func(os.Signal), which ...os.Signal) {
+	if s == nil || len(which) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uses, s.use = which, f
+	signal.Notify(s.come, which...)
+}
+
+// ignoresHangup reports whether who started the process wants it to outlive the
+// terminal.
+func (s *signals) ignoresHangup() bool { return s != nil && s.noHang }
+
+// used gives a signal to whom it is for; false means to nobody.
+func (s *signals) used(sig os.Signal) bool {
+	s.mu.Lock()
+	use := s.use
+	ok := slices.Contains(s.uses, sig)
+	s.mu.Unlock()
+	if ok {
+		use(sig)
+	}
+	return ok
+}
+
+// beforeAbort has f called when a second signal ends the process at once.
+func (s *signals) beforeAbort(f func()) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.before = f
+}
+
+func (s *signals) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.before != nil {
+		s.before()
+	}
+}

@@ -1,0 +1,79 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/micro/sidecar/internal/sdnotify"
+)
+
+// wait returns when ctx ends, when the child has ended, or with the error of a
+// listener that broke. Meanwhile it takes new configurations and tells the
+// service manager how things are: its signs of life come from here, where a
+// stop would begin.
+func (s *sidecar) wait(ctx context.Context) error {
+	alive, stop := signsOfLife(s.cfg.Control.Manager.Period())
+	defer stop()
+	told := false
+	for {
+		changed := s.healthy.Changed()
+		if !told && (!s.waitsForChild() || s.healthy.Healthy()) {
+			told = true
+			s.tell(sdnotify.Ready, sdnotify.Status("serving"))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-s.server.Failed():
+			return err
+		case <-s.childEnded():
+			status, _ := s.cfg.Control.Child.Ended()
+			s.log.Info("application ended", "status", status)
+			return nil
+		case cfg := <-s.cfg.Control.Changes:
+			s.reload(cfg)
+		case <-changed:
+		case <-alive:
+			s.tell(sdnotify.Watchdog)
+		}
+	}
+}
+
+// waitsForChild reports whether ready means that the application is: to the
+// service manager the child is part of this service.
+func (s *sidecar) waitsForChild() bool {
+	return s.cfg.Control.Child != nil && s.cfg.App.Name != ""
+}
+
+// signsOfLife ticks twice as often as the service manager wants; never for 0.
+func signsOfLife(period time.Duration) (<-chan time.Time, func()) {
+	if period == 0 {
+		return nil, func() {}
+	}
+	ticker := time.NewTicker(max(period/2, time.Millisecond))
+	return ticker.C, ticker.Stop
+}
+
+// tell tells the service manager, when there is one.
+func (s *sidecar) tell(states ...string) {
+	if err := s.cfg.Control.Manager.Tell(states...); err != nil {
+		s.log.Warn("the service manager cannot be told", "error", err)
+	}
+}
+
+// reload goes on with cfg: requests that begin from now on have new handlers,
+// and the applications become those of cfg. What lives as long as the sidecar
+// stays as it is.
+func (s *sidecar) reload(cfg Config) {
+	cfg.Control, cfg.TLS, cfg.Tokens = s.cfg.Control, s.cfg.TLS, s.cfg.Tokens // they have their own ways
+	routes, err := s.routes(&cfg)
+	if err != nil {
+		s.log.Error("the configuration stays as it was", "error", err)
+		return
+	}
+	s.cfg, s.api = cfg, routes
+	s.server.Switch(routes)
+	s.admin.own.Store(routes)
+	s.apps.apply(cfg.applications())
+	s.log.Info("configuration reloaded")
+}
