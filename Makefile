@@ -29,6 +29,10 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 test: consul h2spec kube-apiserver ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
 
+.PHONY: web
+web: ## build the statistics page into web/dist, which is committed (needs npm)
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
 .PHONY: consul
 consul: # a Consul agent for the tests: the one on PATH, else built from the Go module
 	@command -v consul >/dev/null || test -x $(CACHE)/bin/consul || { \

@@ -11,6 +11,7 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/broker/redis"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/consul"
@@ -37,7 +38,9 @@ func checkAddress(name string, address *url.URL) error {
 	case "etcd":
 		return etcd.CheckAddress(address)
 	case "nats":
-		return natsregistry.CheckAddress(address)
+		return checkNATS(address)
+	case "redis":
+		return redis.CheckAddress(address)
 	case "kubernetes":
 		return kubernetes.CheckAddress(address)
 	case "mdns":
@@ -57,7 +60,7 @@ func checkAddress(name string, address *url.URL) error {
 // checkBroker says what is wrong with a broker's address, where that is not
 // what a registry of the same name would say.
 func checkBroker(name string, address *url.URL) error {
-	if name == "nats" {
+	if name == "nats" && address != nil {
 		return natsbroker.CheckAddress(address)
 	}
 	return checkAddress(name, address)
@@ -106,7 +109,7 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{Log: e.Log})
+	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{MaxBytes: e.MaxBytes, Full: host.Full, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}

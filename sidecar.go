@@ -31,8 +31,8 @@ func Main(plugins ...Plugin) {
 	os.Exit(cli.Run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr, drivers))
 }
 
-// Plugin is a line of the table: what [Standard], [Registry] and [Broker]
-// return.
+// Plugin is a line of the table: what [Standard], [Registry], [Broker],
+// [Selector] and [Middleware] return.
 type Plugin func(*table)
 
 // Env is what a registry or broker is opened with.

@@ -2,6 +2,8 @@ package sidecar
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/sidecar"
@@ -25,6 +27,7 @@ func Standard() Plugin {
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
 			"nats":     natsBroker,
+			"redis":    redisBroker,
 		},
 		CheckAddress: checkAddress,
 		CheckBroker:  checkBroker,
@@ -34,11 +37,11 @@ func Standard() Plugin {
 // engines enters drivers that know the inside of the sidecar.
 func engines(d sidecar.Drivers) Plugin {
 	return func(t *table) {
-		for name, open := range d.Registries {
-			enter(t, "registry", name, false, t.drivers.Registries, open)
+		for _, name := range slices.Sorted(maps.Keys(d.Registries)) {
+			enter(t, "registry", name, false, t.drivers.Registries, d.Registries[name])
 		}
-		for name, open := range d.Brokers {
-			enter(t, "broker", name, false, t.drivers.Brokers, open)
+		for _, name := range slices.Sorted(maps.Keys(d.Brokers)) {
+			enter(t, "broker", name, false, t.drivers.Brokers, d.Brokers[name])
 		}
 		t.drivers.CheckAddress, t.drivers.CheckBroker = d.CheckAddress, d.CheckBroker
 	}

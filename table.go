@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 )
@@ -22,6 +23,7 @@ func assemble(plugins []Plugin) (sidecar.Drivers, error) {
 	t := &table{drivers: sidecar.Drivers{
 		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){},
 		Brokers:    map[string]func(context.Context, sidecar.Env) (broker.Broker, error){},
+		Selectors:  map[string]balance.Picker{},
 	}}
 	for _, add := range plugins {
 		add(t)

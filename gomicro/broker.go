@@ -14,13 +14,13 @@ import (
 	"github.com/micro/sidecar/broker"
 )
 
-// Broker is a broker of go-micro's as one of ours: live, at most once. Its
+// BrokerAdapter is a broker of go-micro's as one of ours: live, at most once. Its
 // methods return when their context ends, also while go-micro does not.
 //
 // However many subscriptions a topic has here, go-micro has one for each
 // queue, and one for those without: some of its brokers know no queues, or
 // mix up two subscriptions to one topic.
-type Broker struct {
+type BrokerAdapter struct {
 	theirs  micro.Broker
 	options Options
 	calls   calls
@@ -35,8 +35,8 @@ type Broker struct {
 type address struct{ topic, queue string }
 
 // NewBroker adapts b and connects it, within ctx.
-func NewBroker(ctx context.Context, b micro.Broker, o Options) (*Broker, error) {
-	out := &Broker{theirs: b, options: o.withDefaults(), calls: newCalls(), groups: map[address]*group{}}
+func NewBroker(ctx context.Context, b micro.Broker, o Options) (*BrokerAdapter, error) {
+	out := &BrokerAdapter{theirs: b, options: o.withDefaults(), calls: newCalls(), groups: map[address]*group{}}
 	_, err := do(ctx, out.calls, "connect", func() (none struct{}, err error) { return none, b.Connect() },
 		func(struct{}) { _ = b.Disconnect() }) // nobody will use it
 	if err != nil {
@@ -47,7 +47,7 @@ func NewBroker(ctx context.Context, b micro.Broker, o Options) (*Broker, error) 
 
 // forbidden says why a topic cannot be used. NATS takes a topic as it is, and
 // has subjects that are commands to the server or somebody's answers.
-func (b *Broker) forbidden(topic string) error {
+func (b *BrokerAdapter) forbidden(topic string) error {
 	switch {
 	case topic == "":
 		return errors.New("the topic is empty")
@@ -63,7 +63,7 @@ func (b *Broker) forbidden(topic string) error {
 
 // Publish implements [broker.Broker]. It returns nil when go-micro has taken the
 // message; of what becomes of it then, go-micro tells nothing.
-func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) error {
+func (b *BrokerAdapter) Publish(ctx context.Context, topic string, m broker.Message) error {
 	if err := b.forbidden(topic); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -88,7 +88,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 	return err
 }
 
-func (b *Broker) isClosed() bool {
+func (b *BrokerAdapter) isClosed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.closed
@@ -99,7 +99,7 @@ func copyMessage(m broker.Message) broker.Message {
 }
 
 // Subscribe implements [broker.Broker].
-func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.SubscribeOptions, h broker.Handler) (broker.Subscription, error) {
+func (b *BrokerAdapter) Subscribe(ctx context.Context, topic string, o broker.SubscribeOptions, h broker.Handler) (broker.Subscription, error) {
 	if err := b.forbidden(topic); err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -141,7 +141,7 @@ func ended(err error) bool {
 }
 
 // join returns the group of an address, and whether it is a new one, which the caller starts.
-func (b *Broker) join(at address) (g *group, first bool, err error) {
+func (b *BrokerAdapter) join(at address) (g *group, first bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -156,7 +156,7 @@ func (b *Broker) join(at address) (g *group, first bool, err error) {
 }
 
 // leave takes a group out, if it is still the one at its address.
-func (b *Broker) leave(g *group) {
+func (b *BrokerAdapter) leave(g *group) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.groups[g.at] == g {
@@ -169,7 +169,7 @@ func (b *Broker) leave(g *group) {
 const closeTime = 5 * time.Second
 
 // Close implements [broker.Broker].
-func (b *Broker) Close() error {
+func (b *BrokerAdapter) Close() error {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()

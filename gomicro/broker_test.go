@@ -16,7 +16,7 @@ import (
 	"github.com/micro/sidecar/gomicro"
 )
 
-func adaptBroker(t *testing.T, b micro.Broker) *gomicro.Broker {
+func adaptBroker(t *testing.T, b micro.Broker) *gomicro.BrokerAdapter {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -28,6 +28,7 @@ func adaptBroker(t *testing.T, b micro.Broker) *gomicro.Broker {
 }
 
 func TestMemoryBrokerSuite(t *testing.T) {
+	t.Parallel()
 	brokertest.Run(t, func(t *testing.T) broker.Broker { return adaptBroker(t, micro.NewMemoryBroker()) },
 		brokertest.Options{Alone: true, Ordered: true, TooLarge: 4<<20 + 1})
 }
@@ -35,6 +36,7 @@ func TestMemoryBrokerSuite(t *testing.T) {
 // go-micro hands messages and subscriptions to its NATS client and does not
 // wait for the server: only through one connection are they in order.
 func TestNATSBrokerSuite(t *testing.T) {
+	t.Parallel()
 	url := natsServer(t)
 	brokertest.Run(t, func(t *testing.T) broker.Broker {
 		return adaptBroker(t, micronats.NewNatsBroker(micro.Addrs(url)))
@@ -48,6 +50,7 @@ func TestNATSBrokerSuite(t *testing.T) {
 // The faults of go-micro's http broker are in its own sending: the driver for
 // --broker=http speaks to the same peers and has none of them.
 func TestHTTPBrokerSuite(t *testing.T) {
+	t.Parallel()
 	const (
 		missed  = "it remembers for five seconds that nobody was there"
 		burst   = "it keeps 64 messages of a burst, in no order, and loses the others"

@@ -264,4 +264,4 @@ func bounded(t *testing.T) context.Context {
 	return ctx
 }
 
-var _ registry.Registry = (*gomicro.Registry)(nil)
+var _ registry.Registry = (*gomicro.RegistryAdapter)(nil)

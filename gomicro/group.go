@@ -27,7 +27,7 @@ type group struct {
 }
 
 // start subscribes, for the first member.
-func (g *group) start(ctx context.Context, b *Broker) {
+func (g *group) start(ctx context.Context, b *BrokerAdapter) {
 	var options []micro.SubscribeOption
 	if g.at.queue != "" {
 		options = append(options, micro.Queue(g.at.queue))
@@ -43,7 +43,7 @@ func (g *group) start(ctx context.Context, b *Broker) {
 }
 
 // deliver is go-micro's handler. It does not block.
-func (g *group) deliver(b *Broker, e micro.Event) {
+func (g *group) deliver(b *BrokerAdapter, e micro.Event) {
 	m := e.Message()
 	// NATS takes the topic of a subscription for a pattern.
 	if m == nil || e.Topic() != "" && e.Topic() != g.at.topic {
@@ -68,7 +68,7 @@ func (g *group) deliver(b *Broker, e micro.Event) {
 }
 
 // add makes a subscription; nil when the group has ended.
-func (g *group) add(b *Broker, h broker.Handler) *member {
+func (g *group) add(b *BrokerAdapter, h broker.Handler) *member {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ended {
@@ -80,7 +80,7 @@ func (g *group) add(b *Broker, h broker.Handler) *member {
 }
 
 // remove takes a member out; the last one ends the group.
-func (g *group) remove(b *Broker, s *member) error {
+func (g *group) remove(b *BrokerAdapter, s *member) error {
 	g.mu.Lock()
 	g.members = slices.DeleteFunc(g.members, func(other *member) bool { return other == s })
 	last := len(g.members) == 0 && !g.ended
@@ -96,7 +96,7 @@ func (g *group) remove(b *Broker, s *member) error {
 }
 
 // end closes all members of a group.
-func (g *group) end(ctx context.Context, b *Broker) error {
+func (g *group) end(ctx context.Context, b *BrokerAdapter) error {
 	select {
 	case <-g.ready:
 	case <-ctx.Done():
@@ -115,7 +115,7 @@ func (g *group) end(ctx context.Context, b *Broker) error {
 	return g.unsubscribe(b)
 }
 
-func (g *group) unsubscribe(b *Broker) error {
+func (g *group) unsubscribe(b *BrokerAdapter) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	_, err := do(ctx, b.calls, "unsubscribe", func() (none struct{}, err error) { return none, g.theirs.Unsubscribe() }, nil)
@@ -132,7 +132,7 @@ const (
 // handler.
 type member struct {
 	group  *group
-	broker *Broker
+	broker *BrokerAdapter
 	done   chan struct{} // closed when the goroutine has ended
 	once   sync.Once
 	err    error // of Close
@@ -144,7 +144,7 @@ type member struct {
 	closed bool
 }
 
-func newMember(g *group, b *Broker, h broker.Handler) *member {
+func newMember(g *group, b *BrokerAdapter, h broker.Handler) *member {
 	s := &member{group: g, broker: b, done: make(chan struct{})}
 	s.wake.L = &s.mu
 	go s.run(h)

@@ -30,7 +30,7 @@ func (g *registration) stop() {
 // wrote last, each in its own way, and leave some changes unwritten. Its life is
 // watched here, too: some engines know none, and go-micro keeps etcd's leases
 // alive for as long as the process runs.
-func (r *Registry) Register(ctx context.Context, s registry.Service, ttl time.Duration) error {
+func (r *RegistryAdapter) Register(ctx context.Context, s registry.Service, ttl time.Duration) error {
 	if s.Name == "" {
 		return errors.New("register: the service has no name")
 	}
@@ -48,7 +48,7 @@ func (r *Registry) Register(ctx context.Context, s registry.Service, ttl time.Du
 }
 
 // register is Register with the service's lock held.
-func (r *Registry) register(ctx context.Context, s registry.Service, ttl time.Duration) error {
+func (r *RegistryAdapter) register(ctx context.Context, s registry.Service, ttl time.Duration) error {
 	changed := map[string]bool{}
 	for _, n := range s.Nodes {
 		if n.ID == "" {
@@ -97,7 +97,7 @@ func shows(now []registry.Service, s registry.Service) bool {
 
 // clear takes out those of the changed nodes that the engine holds, under
 // whatever version.
-func (r *Registry) clear(s registry.Service, changed map[string]bool) error {
+func (r *RegistryAdapter) clear(s registry.Service, changed map[string]bool) error {
 	if !anyOf(changed) {
 		return nil
 	}
@@ -131,7 +131,7 @@ func printOf(s registry.Service, n registry.Node, ttl time.Duration) string {
 	return ttl.String() + string(text)
 }
 
-func (r *Registry) registered(name, id string) *registration {
+func (r *RegistryAdapter) registered(name, id string) *registration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.own[key{name, id}]
@@ -139,7 +139,7 @@ func (r *Registry) registered(name, id string) *registration {
 
 // taken returns the other service that has a node with the id, where that
 // matters.
-func (r *Registry) taken(name, id string) string {
+func (r *RegistryAdapter) taken(name, id string) string {
 	if !r.traits.oneID {
 		return ""
 	}
@@ -154,7 +154,7 @@ func (r *Registry) taken(name, id string) string {
 }
 
 // remember notes a registration and starts its clock.
-func (r *Registry) remember(s registry.Service, n registry.Node, ttl time.Duration) {
+func (r *RegistryAdapter) remember(s registry.Service, n registry.Node, ttl time.Duration) {
 	print := printOf(s, n, ttl)
 	s.Nodes = []registry.Node{n}
 	g := &registration{service: s, print: print}
@@ -172,7 +172,7 @@ func (r *Registry) remember(s registry.Service, n registry.Node, ttl time.Durati
 }
 
 // forget drops a registration; g, when it is not nil, only if it is that one.
-func (r *Registry) forget(k key, g *registration) bool {
+func (r *RegistryAdapter) forget(k key, g *registration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if g != nil && r.own[k] != g {
@@ -187,7 +187,7 @@ func (r *Registry) forget(k key, g *registration) bool {
 const expiryTime = 10 * time.Second
 
 // expire takes out a registration that was not renewed.
-func (r *Registry) expire(k key, g *registration) {
+func (r *RegistryAdapter) expire(k key, g *registration) {
 	ctx, cancel := context.WithTimeout(context.Background(), expiryTime)
 	defer cancel()
 	_, err := do(ctx, r.writes, "expire "+k.name, func() (none struct{}, err error) {
@@ -207,7 +207,7 @@ func (r *Registry) expire(k key, g *registration) {
 // Deregister implements [registry.Registry]. Since nodes are matched by name and id,
 // and go-micro's Consul code removes by id whatever the service, the engine is
 // asked first.
-func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
+func (r *RegistryAdapter) Deregister(ctx context.Context, s registry.Service) error {
 	_, err := do(ctx, r.writes, "deregister "+s.Name, func() (none struct{}, err error) {
 		defer r.lock(s.Name)()
 		if err := ctx.Err(); err != nil {
@@ -222,7 +222,7 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 }
 
 // deregister is Deregister with the service's lock held.
-func (r *Registry) deregister(ctx context.Context, s registry.Service) error {
+func (r *RegistryAdapter) deregister(ctx context.Context, s registry.Service) error {
 	if len(s.Nodes) == 0 {
 		return nil
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/micro/sidecar/registry"
 )
 
-// Registry is a registry of go-micro's as one of ours. Its methods return when
+// RegistryAdapter is a registry of go-micro's as one of ours. Its methods return when
 // their context ends, also while go-micro does not.
-type Registry struct {
+type RegistryAdapter struct {
 	reg     micro.Registry
 	options Options
 	reads   calls
@@ -65,23 +65,23 @@ func traitsOf(name string) traits {
 // NewRegistry adapts r, which is used as it is, but for go-micro's cache around
 // another registry: that one is used instead. Close does not close r, for
 // which go-micro has no way.
-func NewRegistry(r micro.Registry, o Options) *Registry {
+func NewRegistry(r micro.Registry, o Options) *RegistryAdapter {
 	r = behindCache(r)
-	return &Registry{
+	return &RegistryAdapter{
 		reg: r, options: o.withDefaults(), reads: newCalls(), writes: newCalls(), traits: traitsOf(r.String()), seed: maphash.MakeSeed(),
 		own: map[key]*registration{}, last: map[string][]registry.Service{}, watchers: map[*hints]bool{},
 	}
 }
 
 // lock orders the changes of a service.
-func (r *Registry) lock(name string) (unlock func()) {
+func (r *RegistryAdapter) lock(name string) (unlock func()) {
 	l := &r.locks[maphash.String(r.seed, name)%uint64(len(r.locks))]
 	l.Lock()
 	return l.Unlock
 }
 
 // Get implements [registry.Registry].
-func (r *Registry) Get(ctx context.Context, name string) ([]registry.Service, error) {
+func (r *RegistryAdapter) Get(ctx context.Context, name string) ([]registry.Service, error) {
 	services, err := do(ctx, r.reads, "get "+name, func() ([]registry.Service, error) { return r.get(name) }, nil)
 	if err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func (r *Registry) Get(ctx context.Context, name string) ([]registry.Service, er
 // get asks go-micro; nil means that there is nothing. A node that one of the
 // engines that have no memory has not told of is asked for again before it is
 // taken to be gone.
-func (r *Registry) get(name string) ([]registry.Service, error) {
+func (r *RegistryAdapter) get(name string) ([]registry.Service, error) {
 	answer, err := r.ask(name)
 	if err != nil || !r.traits.lossy {
 		return answer, err
@@ -121,7 +121,7 @@ func (r *Registry) get(name string) ([]registry.Service, error) {
 }
 
 // ask is one question to go-micro.
-func (r *Registry) ask(name string) ([]registry.Service, error) {
+func (r *RegistryAdapter) ask(name string) ([]registry.Service, error) {
 	services, err := r.reg.GetService(name)
 	if errors.Is(err, micro.ErrNotFound) {
 		return nil, nil
@@ -174,7 +174,7 @@ func union(a, b []registry.Service) []registry.Service {
 }
 
 // List implements [registry.Registry].
-func (r *Registry) List(ctx context.Context) ([]string, error) {
+func (r *RegistryAdapter) List(ctx context.Context) ([]string, error) {
 	services, err := do(ctx, r.reads, "list", func() ([]*micro.Service, error) { return r.reg.ListServices() }, nil)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func (r *Registry) List(ctx context.Context) ([]string, error) {
 }
 
 // Ping implements [registry.Pinger]: it asks for a service that nobody has.
-func (r *Registry) Ping(ctx context.Context) error {
+func (r *RegistryAdapter) Ping(ctx context.Context) error {
 	_, err := r.Get(ctx, "micro.sidecar.ping")
 	if err == nil || errors.Is(err, registry.ErrNotFound) {
 		return nil
@@ -201,7 +201,7 @@ func (r *Registry) Ping(ctx context.Context) error {
 }
 
 // Close ends the registrations' clocks; what was registered stays.
-func (r *Registry) Close() error {
+func (r *RegistryAdapter) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed = true
@@ -216,7 +216,7 @@ func (r *Registry) Close() error {
 const settleTime = 2 * time.Second
 
 // settle waits until the engine shows what was changed, as the port promises.
-func (r *Registry) settle(ctx context.Context, name string, shown func([]registry.Service) bool) {
+func (r *RegistryAdapter) settle(ctx context.Context, name string, shown func([]registry.Service) bool) {
 	ctx, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
 	for wait := 2 * time.Millisecond; ; wait *= 2 {

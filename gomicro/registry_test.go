@@ -17,7 +17,7 @@ import (
 )
 
 // adapt adapts a registry of go-micro's that is looked at often.
-func adapt(t *testing.T, r micro.Registry) *gomicro.Registry {
+func adapt(t *testing.T, r micro.Registry) *gomicro.RegistryAdapter {
 	t.Helper()
 	a := gomicro.NewRegistry(r, gomicro.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Refresh: 200 * time.Millisecond})
 	t.Cleanup(func() {
@@ -29,12 +29,14 @@ func adapt(t *testing.T, r micro.Registry) *gomicro.Registry {
 }
 
 func TestMemorySuite(t *testing.T) {
+	t.Parallel()
 	shared := micro.NewMemoryRegistry()
 	registrytest.Run(t, func(t *testing.T) registry.Registry { return adapt(t, shared) })
 }
 
 // go-micro's cache around it changes nothing.
 func TestCachedSuite(t *testing.T) {
+	t.Parallel()
 	shared := micro.NewMemoryRegistry()
 	registrytest.Run(t, func(t *testing.T) registry.Registry {
 		cached := microcache.New(shared)
@@ -45,6 +47,7 @@ func TestCachedSuite(t *testing.T) {
 
 // What go-micro writes to Consul has no room for everything.
 func TestConsulSuite(t *testing.T) {
+	t.Parallel()
 	s := testserver.Consul(t)
 	const oneID = "go-micro's Consul code knows a node by its id alone: two services cannot share one"
 	registrytest.Run(t, func(t *testing.T) registry.Registry {
@@ -65,6 +68,7 @@ func withoutMetadata(s registry.Service) registry.Service {
 }
 
 func TestNATSSuite(t *testing.T) {
+	t.Parallel()
 	url := natsServer(t)
 	registrytest.Run(t, func(t *testing.T) registry.Registry {
 		options := natsOptions()

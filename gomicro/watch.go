@@ -15,7 +15,7 @@ import (
 // silence says nothing: everything is looked at again every [Options.Refresh].
 // A watch that breaks, or that the engine does not have, is begun anew with the
 // next look; it never ends this one.
-func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) error {
+func (r *RegistryAdapter) Watch(ctx context.Context, changed func(registry.Event)) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 // listen follows go-micro's watch on a goroutine of its own, until ctx ends or
 // it breaks, which broken tells. It reports whether there is something to
 // listen to.
-func (r *Registry) listen(ctx context.Context, h *hints, broken chan<- struct{}) bool {
+func (r *RegistryAdapter) listen(ctx context.Context, h *hints, broken chan<- struct{}) bool {
 	if r.traits.blind {
 		return false
 	}
@@ -90,20 +90,20 @@ func (r *Registry) listen(ctx context.Context, h *hints, broken chan<- struct{})
 	return true
 }
 
-func (r *Registry) follow(h *hints) {
+func (r *RegistryAdapter) follow(h *hints) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watchers[h] = true
 }
 
-func (r *Registry) unfollow(h *hints) {
+func (r *RegistryAdapter) unfollow(h *hints) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.watchers, h)
 }
 
 // hint tells those who watch of a change that was made here.
-func (r *Registry) hint(name string) {
+func (r *RegistryAdapter) hint(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for h := range r.watchers {

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -23,18 +24,22 @@ var (
 	_ broker.Pinger = (*External)(nil)
 )
 
-// Open connects to the server at u, see [natsconn.Parse], and opens the
-// stream. It waits for the server until ctx ends, at most [link.Patience].
-func Open(ctx context.Context, u *url.URL, log *slog.Logger) (*External, error) {
-	config, o, err := configure(u)
+// Open connects to the server at u, see [natsconn.Parse], and speaks as
+// go-micro does. It waits for the server until ctx ends, at most
+// [link.Patience].
+func Open(ctx context.Context, u *url.URL, o Options) (*External, error) {
+	config, err := configure(u)
 	if err != nil {
 		return nil, fmt.Errorf("open nats broker: %w", err)
 	}
-	o.Log = log
-	conn, err := config.Connect(log)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	conn, err := config.Connect(o.Log)
 	if err != nil {
 		return nil, fmt.Errorf("open nats broker: %w", err)
 	}
+	o.GoMicro = true
 	b, err := New(ctx, conn.Conn, o)
 	if err != nil {
 		err = conn.Explain(err)
@@ -46,17 +51,20 @@ func Open(ctx context.Context, u *url.URL, log *slog.Logger) (*External, error) 
 
 // CheckAddress says what is wrong with an address, as [Open] would.
 func CheckAddress(u *url.URL) error {
-	_, _, err := configure(u)
+	_, err := configure(u)
 	return err
 }
 
-func configure(u *url.URL) (*natsconn.Config, Options, error) {
+func configure(u *url.URL) (*natsconn.Config, error) {
 	p := engineurl.Query(u)
 	config, err := natsconn.Parse(u, p)
 	if err != nil {
-		return nil, Options{}, err
+		return nil, err
 	}
-	return config, Options{}, p.Err()
+	for _, registrys := range []string{"bucket", "layout", "replicas"} {
+		p.String(registrys, "") // one address may be that of both
+	}
+	return config, p.Err()
 }
 
 // Close ends all subscriptions and the connection.
@@ -68,3 +76,8 @@ func (e *External) Close() error {
 
 // Ping implements [broker.Pinger].
 func (e *External) Ping(ctx context.Context) error { return e.conn.Explain(e.Broker.Ping(ctx)) }
+
+// noStreams is the error of durable messaging on a server without JetStream.
+func noStreams() error {
+	return fmt.Errorf("this NATS server has no JetStream, so it keeps no messages: %w", errors.ErrUnsupported)
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
@@ -90,6 +92,12 @@ func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
 	h := httpmsg.Header{{Name: "Content-Type", Value: "application/json"}}
 	if allow != "" {
 		h.Add("Allow", allow)
+	}
+	if e.ID == ID && e.Code == http.StatusUnauthorized { // RFC 9110 section 15.5.2
+		h.Add("WWW-Authenticate", "Bearer")
+	}
+	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) && refusal.RetryAfter > 0 {
+		h.Add("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	return e.Code, h, body
 }

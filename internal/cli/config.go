@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -30,7 +31,15 @@ type Config struct {
 	Queue   string            // subscribe
 	Headers map[string]string // publish
 
+	messageID string        // publish
+	delay     time.Duration // publish
+	ack       bool          // subscribe
+	limit     int           // dead list
+	all       bool          // dead drop
+
 	tls             tlsFiles
+	authTokenFile   string // --auth_token_file
+	credentials     credentials
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -46,12 +55,31 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 	if len(c.Sidecar.Addresses) == 0 {
 		c.Sidecar.Addresses = defaultAddresses()
 	}
+	if err := c.finishSelector(given, d); err != nil {
+		return err
+	}
 	return c.finishEngines(given, d)
+}
+
+// finishSelector refuses a selector that nobody knows.
+func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
+	selector := c.Sidecar.Selector
+	if _, err := d.Balancer(selector); err != nil {
+		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
+		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
+	}
+	return nil
 }
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given))
+	return errors.Join(
+		c.finishApp(given),
+		c.finishTimes(given),
+		c.finishTLS(given),
+		c.finishAuth(given),
+		c.finishSubscriptions(given),
+	)
 }
 
 // finishApp checks the application's settings and splits what is registered.

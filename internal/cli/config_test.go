@@ -106,21 +106,29 @@ func TestPrecedence(t *testing.T) {
 func TestEverySettingFromEveryPlace(t *testing.T) {
 	authority := testserver.NewAuthority(t)
 	cert, key := authority.Issue(time.Now().Add(time.Hour))
+	tokens := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(tokens, []byte("alice:secret-of-alice\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	values := map[string]string{
-		"enable_tls": "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
+		"auth_token_file": tokens,
+		"enable_tls":      "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
 		"address": "0.0.0.0:8081,[::1]:9,unix:/run/micro.sock", "namespace": "ns", "handler": "proxy", "cors": "https://a.example,https://b.example",
 		"allowed_hosts": "a.example,b.example", "enable_stats": "true", "rpc_any_address": "true",
 		"server_name": "foo", "server_address": "127.0.0.1:9090", "server_advertise": "10.0.0.1:9091",
 		"server_version": "1.2", "server_id": "foo-1", "server_metadata": "a=b,c=d=e",
 		"healthcheck_url": "http://127.0.0.1:9090/health", "healthcheck_interval": "7s", "healthcheck_timeout": "3s",
 		"healthcheck_fall": "4", "healthcheck_rise": "5", "register_ttl": "60", "register_interval": "20",
+		"client_connect_timeout": "3s", "client_try_timeout": "4s", "max_concurrency": "100",
 		"selector": "hash:X-User", "client_retries": "3", "client_pool_size": "9", "max_body_size": "1MiB",
 		"drain_delay": "2s", "shutdown_grace": "8s", "registry": "consul", "registry_address": "10.0.0.2:8500",
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",
+		"admin_address": "0.0.0.0:8082", "access_log": "access.log", "access_log_format": "combined", "access_log_slow": "500ms",
+		"subscribe": "topic=orders,queue=billing,path=/events", "broker_max_bytes": "1GiB", "engine_sync": "always",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
 	}
-	// --proxy_address, --output and --config are no settings of the sidecar.
-	notSidecars := []string{"proxy_address", "output", "config"}
+	// What is for other commands, and the file itself.
+	notSidecars := []string{"proxy_address", "token_file", "ca_file", "client_cert_file", "client_key_file", "output", "config"}
 	var args, env []string
 	var file strings.Builder
 	for _, s := range settingsTable() {
@@ -147,7 +155,11 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		if made := got.Sidecar.TLS; made == nil || made.ClientCAs == nil || len(made.Certificates) != 1 {
 			t.Errorf("from the %s: TLS is %v", name, made)
 		}
-		got.Sidecar.TLS = want.Sidecar.TLS // pools of certificates cannot be compared
+		if _, ok := got.Sidecar.Tokens.Check("secret-of-alice"); !ok {
+			t.Errorf("from the %s: the tokens are others", name)
+		}
+		// Pools of certificates and what tokens are kept in cannot be compared.
+		got.Sidecar.TLS, got.Sidecar.Tokens = want.Sidecar.TLS, want.Sidecar.Tokens
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("from the %s:\n%+v\nfrom flags:\n%+v", name, got, want)
 		}

@@ -15,7 +15,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/registry"
@@ -157,13 +156,11 @@ func parseChoice(words []string, synonyms map[string]string) func(string) (strin
 	}
 }
 
-// parseSelector takes the names of the balancer's selectors, and go-micro's.
+// parseSelector takes go-micro's names of selectors; the others are looked for
+// in finishSelector, which knows the table.
 func parseSelector(s string) (string, error) {
 	if s == "default" || s == "cache" {
 		return "p2c", nil
-	}
-	if _, err := balance.New(s, 0, nil); err != nil {
-		return "", expected(s, strings.Join(balance.Selectors(), ", ")+" or hash:HEADER with the name of a header field")
 	}
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,16 +30,16 @@ type proxied struct {
 	http *http.Client
 }
 
-func newProxied(base *proxyURL) *proxied {
+func newProxied(base *proxyURL, shown showing) *proxied {
 	proxy := http.ProxyFromEnvironment
 	if base.socket != "" {
 		proxy = nil
 	}
 	return &proxied{base, &http.Client{
 		// Compression would put Accept-Encoding into published messages.
-		Transport: &http.Transport{
-			Proxy: proxy, DialContext: base.dial, ForceAttemptHTTP2: true, DisableCompression: true,
-		},
+		Transport: shown.on(&http.Transport{
+			Proxy: proxy, DialContext: base.dial, ForceAttemptHTTP2: true, DisableCompression: true, TLSClientConfig: shown.tls,
+		}),
 		// A redirect would repeat the request elsewhere: no sidecar sends one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -111,7 +112,13 @@ var connectionFields = []string{
 }
 
 // Publish sends the message as the request's body, its header as the request's.
-func (p *proxied) Publish(ctx context.Context, topic string, m broker.Message) error {
+func (p *proxied) Publish(ctx context.Context, topic string, m broker.Message, o publishing) error {
+	if o.id != "" {
+		m.Header = withField(m.Header, "Micro-Id", o.id)
+	}
+	if o.delay > 0 {
+		m.Header = withField(m.Header, "Micro-Delay", o.delay.String())
+	}
 	target := p.base.endpoint("broker", url.Values{"topic": {topic}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(m.Body))
 	if err != nil {
@@ -272,6 +279,9 @@ func (p *proxied) unreachable(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		err = fmt.Errorf("%w; --ca_file names one", err)
+	}
 	return fmt.Errorf("the sidecar at %s: %w", p.base, err)
 }
 
@@ -284,7 +294,10 @@ func refusal(resp *http.Response) error {
 		body = nil // what was read of it is no answer: the status is
 	}
 	var said struct{ Detail string }
-	if json.Unmarshal(body, &said) == nil && said.Detail != "" {
+	switch told := json.Unmarshal(body, &said) == nil && said.Detail != ""; {
+	case resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != "":
+		return errors.New("the sidecar asks for a token, or for another one: see --token_file")
+	case told:
 		return errors.New(said.Detail)
 	}
 	return fmt.Errorf("the sidecar answered %s", resp.Status)

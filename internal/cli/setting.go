@@ -79,6 +79,4 @@ var meaningless = []string{"client", "server", "client_pool_ttl", "transport", "
 var notYet = map[string]bool{
 	"enable_acme": true, "acme_hosts": false, "acme_ca": false, "acme_ca_root": false,
 	"acme_email": false, "acme_cache": false, "acme_http_address": false,
-	"auth_token_file": false, "subscribe": false, "max_concurrency": false, "admin_address": false,
-	"token_file": false, "ca_file": false, "client_cert_file": false, "client_key_file": false,
 }

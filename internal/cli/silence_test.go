@@ -25,7 +25,7 @@ func (mute) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestAWatchThatHearsNothingSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newProxied(&proxyURL{url: &url.URL{Scheme: "http", Host: "sidecar.test"}})
+		p := newProxied(&proxyURL{url: &url.URL{Scheme: "http", Host: "sidecar.test"}}, showing{})
 		p.http.Transport = mute{}
 		err := p.Watch(t.Context(), func() {}, func(discovery.Change) error { return nil })
 		if err == nil || !strings.HasSuffix(err.Error(), "lost: nothing was heard from it for 1m0s") {

@@ -66,15 +66,23 @@ func Parse(scheme, text string) (*url.URL, error) {
 		return nil, errors.New("expected HOST:PORT or a URL, got a # in it, which is written as %23")
 	}
 	u.Host = hosts
+	return u, checkHosts(hosts, rest[end:])
+}
+
+// checkHosts looks at the hosts of an address, and what follows them.
+func checkHosts(hosts, after string) error {
+	if hosts == "" {
+		return nil
+	}
 	for text := range strings.SplitSeq(hosts, ",") {
-		if _, _, err := splitHost(text); err != nil && hosts != "" {
-			if strings.Contains(rest[end:], "@") { // not shown: it may be a password
-				return nil, errors.New("expected HOST:PORT or a URL, got a / ? or # before an @, which is written as % and two hex digits")
+		if _, _, err := splitHost(text); err != nil {
+			if strings.Contains(after, "@") { // not shown: it may be a password
+				return errors.New("expected HOST:PORT or a URL, got a / ? or # before an @, which is written as % and two hex digits")
 			}
-			return nil, fmt.Errorf("expected HOST:PORT or a URL: %.100q: %w", text, err)
+			return fmt.Errorf("expected HOST:PORT or a URL: %.100q: %w", text, err)
 		}
 	}
-	return u, nil
+	return nil
 }
 
 // Hosts returns the hosts of u as "host:port", in order; those without a port
@@ -103,7 +111,6 @@ func Hosts(u *url.URL, defaultPort string) ([]string, error) {
 
 // splitHost splits "host", "host:port", ":port", "[IPv6]" and "[IPv6]:port".
 func splitHost(text string) (host, port string, err error) {
-	host, port = text, ""
 	if rest, bracket := strings.CutPrefix(text, "["); bracket {
 		var after string
 		var closed bool

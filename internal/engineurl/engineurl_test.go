@@ -81,7 +81,7 @@ func TestParams(t *testing.T) {
 		"zzzzzz=x":                         `unknown parameter "zzzzzz": expected dc, n, on, token, wait`,
 		"n=x":                              `parameter n: expected a number from 1 to 9, got "x"`,
 		"n=10":                             `parameter n: expected a number from 1 to 9, got "10"`,
-		"on=yes":                           `parameter on: expected false, true, got "yes"`,
+		"on=yes":                           `parameter on: expected false or true, got "yes"`,
 		"wait=1h":                          `parameter wait: expected a duration from 1s to 1m0s, got "1h"`,
 		"token=":                           "parameter token: expected a value, got none",
 		"token=a&token=b":                  "parameter token: expected once, got it 2 times",

@@ -53,7 +53,8 @@ func (p *Params) Choice(name string, words ...string) string {
 		return words[0]
 	}
 	if !slices.Contains(words, text) {
-		p.Fail(name, text, strings.Join(words, ", "))
+		last := len(words) - 1
+		p.Fail(name, text, strings.Join(words[:last], ", ")+" or "+words[last])
 		return words[0]
 	}
 	return text

@@ -123,7 +123,7 @@ type Conn struct {
 // Connect opens a connection that lives until it is closed, whatever happens
 // to the servers. It does not wait for one: they may come later. Outages are
 // logged, each once. Nothing is buffered while it is down.
-func (c *Config) Connect(log *slog.Logger) (*Conn, error) {
+func (c *Config) Connect(log *slog.Logger, more ...nats.Option) (*Conn, error) {
 	conn := &Conn{}
 	told := atomic.Bool{}
 	failed := func(_ *nats.Conn, err error) {
@@ -161,7 +161,7 @@ func (c *Config) Connect(log *slog.Logger) (*Conn, error) {
 			}
 			log.Debug("NATS: connection", "subject", subject, "error", err)
 		}),
-	}, c.options...)
+	}, append(c.options, more...)...)
 	var err error
 	conn.Conn, err = nats.Connect(strings.Join(c.servers, ","), options...)
 	if err != nil {
@@ -173,7 +173,7 @@ func (c *Config) Connect(log *slog.Logger) (*Conn, error) {
 // Explain adds to an error why the connection is down, if it is.
 func (c *Conn) Explain(err error) error {
 	if why := c.failure.Load(); err != nil && why != nil {
-		return fmt.Errorf("%w: %v", err, *why)
+		return fmt.Errorf("%w: %w", err, *why)
 	}
 	return err
 }

@@ -25,6 +25,7 @@ type application struct {
 	ttl       time.Duration
 	interval  time.Duration
 	prober    *health.Prober // nil without a health check
+	state     *health.State  // told how it is
 	discovery *discovery.Discovery
 	log       *slog.Logger
 
@@ -49,10 +50,12 @@ func newService(a App) registry.Service {
 // ends; then it is taken out of the registry.
 func (a *application) run(ctx context.Context) {
 	if a.prober == nil {
+		a.state.Set(true)
 		a.announce(ctx)
 		<-ctx.Done()
 	} else {
 		a.prober.Run(ctx, func(healthy bool, r health.Result) {
+			a.state.Set(healthy)
 			if healthy {
 				a.log.Info("application is healthy", "service", a.service.Name)
 				a.announce(ctx)

@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/accesslog"
+	"github.com/micro/sidecar/internal/auth"
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
@@ -22,7 +26,7 @@ type Config struct {
 	TLS       *tls.Config // of the listeners, see [server.Options]; nil without
 	Namespace string
 	Handler   string // rpc or proxy
-	Selector  string // one of balance.Selectors(), or hash:HEADER
+	Selector  string // one of balance.Selectors(), hash:HEADER, or one of the table's
 
 	App         App
 	Healthcheck Healthcheck
@@ -34,17 +38,36 @@ type Config struct {
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
+	ConnectTimeout time.Duration // --client_connect_timeout
+	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
+	MaxConcurrency int           // --max_concurrency, 0 = no limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
 
+	// Tokens are what clients must show; nil asks for none.
+	Tokens *auth.Tokens
+	// Subscriptions are durable queues whose messages are posted to the
+	// application.
+	Subscriptions []Subscription
+
 	CORS         []string
 	AllowedHosts []string
 	EnableStats  bool
+	Observe      Observe
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration
+}
+
+// Observe is what the sidecar tells of itself.
+type Observe struct {
+	Version string // of the program
+	// AdminAddress is the "host:port" of the listener for probes, scrapes and
+	// profiles; "" for none.
+	AdminAddress string
+	AccessLog    accesslog.Options // no log when Path is ""
 }
 
 // App is the application that the sidecar registers; none when Name is "".
@@ -76,6 +99,9 @@ type Engines struct {
 	DataDir         string // "" = the user's default
 	EngineAddress   string // where an embedded engine listens when it hosts
 	MaxBodySize     int64
+	MaxBytes        int64         // of stored messages; 0: as the engine has it
+	Sync            time.Duration // see engine.Options
+	Temporary       bool          // DataDir ends with the process
 	// Host: a sidecar may host the embedded engine; a CLI command only joins.
 	Host bool
 }
@@ -84,6 +110,10 @@ type Engines struct {
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
+	// Selectors are further names for --selector.
+	Selectors map[string]balance.Picker
+	// Middleware stands in front of all handlers, the first one outermost.
+	Middleware []func(http.Handler) http.Handler
 	// CheckAddress says what is wrong with the address given for the engine of
 	// that name, nil when none was, before anything is started; it may be nil
 	// itself.
@@ -115,6 +145,19 @@ func (d Drivers) Check(name, address string) error {
 	return nil
 }
 
+// Balancer is balance.New, for the table's selectors, too.
+func (d Drivers) Balancer(selector string) (*balance.Balancer, error) {
+	pick, own := d.Selectors[selector]
+	if own {
+		selector = "p2c" // all but the choice is as it is with this
+	}
+	b, err := balance.New(selector)
+	if own && err == nil {
+		b.Pick = pick
+	}
+	return b, err
+}
+
 // CheckBrokerAddress is Check for a broker's address.
 func (d Drivers) CheckBrokerAddress(name, address string) error {
 	if d.CheckBroker != nil {
@@ -134,5 +177,8 @@ type Env struct {
 	Registry registry.Registry
 	// MaxBodySize is the largest message body in bytes (for brokers).
 	MaxBodySize int64
-	Log         *slog.Logger
+	// MaxBytes is the most that is stored of messages, in bytes (for brokers);
+	// 0 leaves it to the engine.
+	MaxBytes int64
+	Log      *slog.Logger
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -39,12 +40,13 @@ type Connection struct {
 	Defaulted bool
 
 	engine lazyEngine
+	states engineStates
 }
 
 // Connect opens the engines that e names, or those of the default choice.
 func Connect(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (*Connection, error) {
 	c := &Connection{RegistryName: e.Registry, BrokerName: e.Broker, Why: "it was asked for"}
-	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Log: log}
+	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Sync: e.Sync, Log: log}
 	if err := c.openRegistry(ctx, e, d, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry %s: %w", c.RegistryName, err), c.Close(ctx))
 	}
@@ -108,6 +110,18 @@ func (c *Connection) openNamed(ctx context.Context, e Engines, d Drivers, log *s
 	return merged.New(log, members...), nil
 }
 
+// registryAddress returns the address of the registry of that name, "" if
+// there is none.
+func (c *Connection) registryAddress(name string, e Engines) string {
+	names := strings.Split(c.RegistryName, ",")
+	addresses, err := engineurl.Pair(names, e.RegistryAddress)
+	i := slices.Index(names, name)
+	if err != nil || i < 0 {
+		return ""
+	}
+	return addresses[i]
+}
+
 // openBroker opens the broker that was named, or the one that goes with the
 // registry: the engine's own, else go-micro's http broker.
 func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *slog.Logger) error {
@@ -120,8 +134,8 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 			c.BrokerName = first
 		}
 	}
-	if c.BrokerName == "nats" && c.RegistryName == "nats" && e.BrokerAddress == "" {
-		e.BrokerAddress = e.RegistryAddress // the same engine
+	if c.BrokerName == "nats" && e.BrokerAddress == "" {
+		e.BrokerAddress = c.registryAddress(c.BrokerName, e) // the same server
 	}
 	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
 	if err != nil {
@@ -131,25 +145,8 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 	if !ok {
 		return errors.New("not in this build")
 	}
-	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, Log: log})
+	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, MaxBytes: e.MaxBytes, Log: log})
 	return err
-}
-
-// Ping says which engine cannot be reached, or nil.
-func (c *Connection) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if p, ok := c.Registry.(registry.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("registry %s: %w", c.RegistryName, err)
-		}
-	}
-	if p, ok := c.Broker.(broker.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("broker %s: %w", c.BrokerName, err)
-		}
-	}
-	return nil
 }
 
 // Close frees the engines; an embedded one that is hosted here is handed over.

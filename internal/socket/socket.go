@@ -6,10 +6,12 @@ package socket
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/coder/websocket"
 
+	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
@@ -27,10 +29,16 @@ func Wanted(r *http.Request) bool {
 
 // Accept answers 101. When it returns an error, which is an [httpmsg.Error],
 // nothing was answered, but the header fields that its status calls for are
-// set.
+// set. A client that shows a token in a subprotocol is answered with the
+// sidecar's, unless it offers one of o.Subprotocols.
 func Accept(w http.ResponseWriter, r *http.Request, o *websocket.AcceptOptions) (*websocket.Conn, error) {
+	var options websocket.AcceptOptions
+	if o != nil {
+		options = *o
+	}
+	options.Subprotocols = append(slices.Clip(options.Subprotocols), auth.Protocol)
 	handshake := &handshakeWriter{ResponseWriter: w}
-	conn, err := websocket.Accept(handshake, r, o)
+	conn, err := websocket.Accept(handshake, r, &options)
 	if err == nil {
 		return conn, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,10 +29,11 @@ const patience = 10 * time.Second
 
 // Registry talks to one etcd cluster. It is safe for concurrent use.
 type Registry struct {
-	client *clientv3.Client
-	prefix string // with a slash at its end
-	log    *slog.Logger
-	odd    *complain.Log
+	client  *clientv3.Client
+	failure *failure
+	prefix  string // with a slash at its end
+	log     *slog.Logger
+	odd     *complain.Log
 	// minTTL is the shortest lease in seconds that the cluster was seen to
 	// grant: a node that asks for less is renewed as one that has that much.
 	minTTL atomic.Int64
@@ -52,11 +54,12 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open etcd registry: %w", err)
 	}
-	client, err := c.client()
+	failure := &failure{}
+	client, err := c.client(failure)
 	if err != nil {
 		return nil, fmt.Errorf("open etcd registry: %w", err)
 	}
-	return &Registry{client: client, prefix: c.prefix, log: log, odd: complain.New(log)}, nil
+	return &Registry{client: client, failure: failure, prefix: c.prefix, log: log, odd: complain.New(log)}, nil
 }
 
 // CheckAddress says what is wrong with an address, as [Open] would.
@@ -74,7 +77,7 @@ func (r *Registry) Ping(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	if _, err := r.client.Get(ctx, r.prefix, clientv3.WithKeysOnly()); err != nil {
-		return fmt.Errorf("ask etcd at %v: %w", r.client.Endpoints(), err)
+		return fmt.Errorf("ask etcd at %s: %w", strings.Join(r.client.Endpoints(), " "), r.failure.explain(ctx, err))
 	}
 	return nil
 }

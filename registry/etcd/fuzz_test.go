@@ -18,7 +18,7 @@ func FuzzDecode(f *testing.F) {
 	} {
 		f.Add("svc/n", []byte(s))
 	}
-	f.Add("a-b/micro--612f62-6e", []byte(`{"nodes":[{"address":"a:1"}]}`))
+	f.Add("a-b/micro--612f62-6e", []byte(`{"name":"a/b","nodes":[{"id":"n","address":"a:1"}]}`))
 	f.Fuzz(func(t *testing.T, at string, value []byte) {
 		e, err := decode(at, value)
 		if err != nil {

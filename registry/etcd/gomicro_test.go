@@ -8,20 +8,26 @@ import (
 
 	micro "go-micro.dev/v5/registry"
 	microetcd "go-micro.dev/v5/registry/etcd"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry"
 )
 
-// theirs is go-micro's own registry on the server. It has no end of its own:
-// the server's ends its goroutines, or the test binary's.
-func theirs(s *testserver.EtcdServer) micro.Registry {
-	return microetcd.NewEtcdRegistry(micro.Addrs(s.Addr))
+// theirs is go-micro's own registry on the server. It cannot be closed: its
+// client is, behind its back.
+func theirs(t *testing.T, s *testserver.EtcdServer) micro.Registry {
+	t.Helper()
+	r := microetcd.NewEtcdRegistry(micro.Addrs(s.Addr))
+	field := reflect.ValueOf(r).Elem().FieldByName("client")
+	client := (*clientv3.Client)(field.UnsafePointer())
+	t.Cleanup(func() { _ = client.Close() }) // it has nothing to say
+	return r
 }
 
 func TestGoMicroReadsOurs(t *testing.T) {
 	s := testserver.Etcd(t)
-	r, peer := open(t, s.Addr), theirs(s)
+	r, peer := open(t, s.Addr), theirs(t, s)
 	for _, name := range []string{"go.micro.srv.greeter", "with/slash", "."} {
 		service := registry.Service{
 			Name: name, Version: "1.2.3", Metadata: map[string]string{"team": "blue"},
@@ -61,7 +67,7 @@ func TestGoMicroReadsOurs(t *testing.T) {
 
 func TestWeReadGoMicros(t *testing.T) {
 	s := testserver.Etcd(t)
-	r, peer := open(t, s.Addr), theirs(s)
+	r, peer := open(t, s.Addr), theirs(t, s)
 	w := follow(t, r)
 	for _, name := range []string{"go.micro.srv.greeter", "with/slash"} {
 		for _, id := range []string{"greeter-1", "greeter/1"} {
@@ -110,7 +116,7 @@ func TestWeReadGoMicros(t *testing.T) {
 // Two services that go-micro keeps in one folder are two for us.
 func TestSharedFolder(t *testing.T) {
 	s := testserver.Etcd(t)
-	r, peer := open(t, s.Addr), theirs(s)
+	r, peer := open(t, s.Addr), theirs(t, s)
 	names := map[string]string{"a-b": "hyphen", "a/b": "slash"} // and the id of go-micro's node
 	for name, id := range names {
 		n := &micro.Node{Id: id, Address: "127.0.0.1:1"}

@@ -11,6 +11,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"github.com/micro/sidecar/internal/engineurl"
 )
@@ -80,22 +81,16 @@ func configure(u *url.URL) (*config, error) {
 	return c, p.Err()
 }
 
-// client makes the client. It is told of a token that no server knows: asked
-// to log in with a password at once, it would fail when etcd is away. This way
-// it logs in when it is refused.
-func (c *config) client() (*clientv3.Client, error) {
-	login := c.username != "" && c.password != ""
+// client makes the client. It connects when it is used.
+func (c *config) client(f *failure) (*clientv3.Client, error) {
 	options := clientv3.Config{
 		Endpoints: c.endpoints, TLS: c.tls, Logger: zap.NewNop(), // what it has to say comes as errors, too
 		DialKeepAliveTime: pingTime, DialKeepAliveTimeout: pingTimeout,
 		MaxCallRecvMsgSize: maxAnswer,
+		DialOptions:        []grpc.DialOption{grpc.WithChainUnaryInterceptor(f.intercept)},
 	}
-	if login {
-		options.Token = "none"
+	if c.username != "" && c.password != "" {
+		options.DialOptions = append(options.DialOptions, (&login{user: c.username, password: c.password}).options()...)
 	}
-	client, err := clientv3.New(options)
-	if err == nil && login {
-		client.Token, client.Username, client.Password = "", c.username, c.password
-	}
-	return client, err
+	return clientv3.New(options)
 }

@@ -88,7 +88,7 @@ func (r *Registry) read(ctx context.Context, dir string, each func(at string, kv
 		case errors.Is(err, rpctypes.ErrCompacted):
 			return fmt.Errorf("there are too many changes to read all of it: %w", err)
 		case err != nil:
-			return plainError(ctx, err)
+			return r.failure.explain(ctx, err)
 		}
 		for _, kv := range answer.Kvs {
 			each(strings.TrimPrefix(string(kv.Key), r.prefix), kv)
@@ -98,12 +98,4 @@ func (r *Registry) read(ctx context.Context, dir string, each func(at string, kv
 		}
 		from, revision = string(answer.Kvs[len(answer.Kvs)-1].Key)+"\x00", answer.Header.Revision
 	}
-}
-
-// plainError prefers the context's own error to gRPC's words for it.
-func plainError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
 }

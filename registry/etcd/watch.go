@@ -64,7 +64,7 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 
 // watch is one watch, until it breaks.
 func (r *Registry) watch(ctx context.Context, changed func(registry.Event), live func()) error {
-	// The client logs in again where a call is refused, not where a watch is.
+	// Where a call is refused we log in again, not where a watch is.
 	if err := r.Ping(ctx); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (r *Registry) each(ctx context.Context, s registry.Service, do func(context
 	for _, n := range s.Nodes {
 		work.Go(func() error {
 			if err := do(inner, n); err != nil {
-				return fmt.Errorf("node %.100q: %w", n.ID, plainError(ctx, err))
+				return fmt.Errorf("node %.100q: %w", n.ID, r.failure.explain(ctx, err))
 			}
 			return nil
 		})

@@ -10,13 +10,14 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/micro/sidecar/internal/engine/link"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/natsconn"
 	"github.com/micro/sidecar/registry"
 )
 
-// notYetPause is the time between two looks at a cluster that is gathering.
-const notYetPause = 200 * time.Millisecond
+// gatheringPause is the time between two looks at a cluster that gathers.
+const gatheringPause = 200 * time.Millisecond
 
 // External is a registry on a NATS server that somebody else runs, with a
 // connection of its own.
@@ -66,28 +67,38 @@ func configure(u *url.URL) (*natsconn.Config, Options, error) {
 		return nil, Options{}, err
 	}
 	o := Options{Bucket: p.String("bucket", DefaultBucket), Replicas: p.Int("replicas", 1, 1, 5)}
+	p.Choice("layout", "kv", "gomicro") // the other one is package natsquery's
 	if !jetstreamName(o.Bucket) {
 		p.Fail("bucket", o.Bucket, "letters, digits, - and _")
 	}
 	return config, o, p.Err()
 }
 
-// openPatiently waits for a cluster whose JetStream has no leader yet.
+// openPatiently waits for a cluster whose JetStream has no leader, or too few
+// servers, yet.
 func openPatiently(ctx context.Context, conn *natsconn.Conn, o Options) (*Registry, error) {
+	ctx, cancel := context.WithTimeout(ctx, link.Patience)
+	defer cancel()
 	for {
 		r, err := New(ctx, conn.Conn, o)
-		refusal, ok := errors.AsType[*jetstream.APIError](err)
-		if !ok || refusal.Code != 503 || refusal.ErrorCode == jetstream.JSErrCodeJetStreamNotEnabled {
+		if !gathering(err) {
 			return r, err
 		}
-		timer := time.NewTimer(notYetPause)
+		timer := time.NewTimer(gatheringPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
 		case <-timer.C:
 		}
 	}
+}
+
+// gathering tells what a cluster says that is not complete.
+func gathering(err error) bool {
+	const noPeers = 10005 // no suitable peers for placement
+	refusal, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (refusal.ErrorCode == noPeers || refusal.Code == 503 && refusal.ErrorCode != jetstream.JSErrCodeJetStreamNotEnabled)
 }
 
 // Close ends the connection.

@@ -16,8 +16,10 @@ func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
 	return call(ctx, r, func(ctx context.Context, b *store) ([]*entry, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		if b.direct && pattern != ">" {
-			if entries, ok, err := r.readDirect(ctx, pattern); ok || err != nil {
+		// All of a bucket is more than a direct get answers, mostly, and a
+		// watch is as good; but only a direct get knows whether it lags behind.
+		if b.direct && (pattern != ">" || b.replicated) {
+			if entries, ok, err := r.readDirect(ctx, b, pattern); ok || err != nil {
 				return entries, err
 			}
 		}

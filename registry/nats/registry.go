@@ -54,15 +54,17 @@ type Registry struct {
 	bucket   string
 	replicas int
 	store    atomic.Pointer[store]
+	seen     atomic.Uint64 // the latest revision that was written or read here
 	odd      *complain.Log
 }
 
 // store is the bucket as it was found.
 type store struct {
 	jetstream.KeyValue
-	expires bool      // the server removes entries with a TTL
-	created time.Time // tells it from another of that name
-	direct  bool      // a direct get is answered by who takes the writes, and so sees them
+	expires    bool      // the server removes entries with a TTL
+	created    time.Time // tells it from another of that name
+	direct     bool      // it answers direct gets
+	replicated bool      // by servers that may lag behind the one that takes the writes
 }
 
 // New opens the bucket and creates it if need be. The connection stays the
@@ -110,7 +112,11 @@ func (r *Registry) open(ctx context.Context) (*store, error) {
 	if full, ok := status.(*jetstream.KeyValueBucketStatus); ok {
 		info := full.StreamInfo()
 		s.created = info.Created
-		s.direct = info.Config.AllowDirect && info.Config.Replicas <= 1 && info.Config.Mirror == nil
+		s.direct = info.Config.AllowDirect && info.Config.Mirror == nil
+		s.replicated = info.Config.Replicas > 1
+	}
+	if last := r.store.Load(); last == nil || !last.created.Equal(s.created) {
+		r.seen.Store(0) // a bucket counts from its beginning
 	}
 	r.store.Store(s)
 	return s, nil
@@ -190,16 +196,38 @@ func (r *Registry) Register(ctx context.Context, s registry.Service, ttl time.Du
 	return nil
 }
 
-// put stores one message; unlike the bucket's own Put it can give it a TTL.
+// put stores one registration. It is still the caller's: a call that was
+// given up may be writing it.
 func (r *Registry) put(ctx context.Context, b *store, m gonats.Msg, ttl time.Duration) error {
+	m.Header = gonats.Header{}
+	if ttl > 0 {
+		ttl += ttlSlack
+	}
+	return r.publish(ctx, b, &m, ttl)
+}
+
+// publish stores one message; unlike the bucket's own methods it can give any
+// a TTL, and knows the revision. The server counts seconds.
+func (r *Registry) publish(ctx context.Context, b *store, m *gonats.Msg, ttl time.Duration) error {
 	options := []jetstream.PublishOpt{jetstream.WithRetryAttempts(1)}
 	if ttl > 0 && b.expires {
-		keep := (ttl + ttlSlack + time.Second - 1).Truncate(time.Second) // the server counts seconds
-		options = append(options, jetstream.WithMsgTTL(keep))
+		options = append(options, jetstream.WithMsgTTL((ttl + time.Second - 1).Truncate(time.Second)))
 	}
-	m.Header = gonats.Header{}
-	_, err := r.js.PublishMsg(ctx, &m, options...)
+	ack, err := r.js.PublishMsg(ctx, m, options...)
+	if err == nil {
+		r.saw(ack.Sequence)
+	}
 	return err
+}
+
+// saw notes a revision: no later read shall be older.
+func (r *Registry) saw(revision uint64) {
+	for {
+		last := r.seen.Load()
+		if revision <= last || r.seen.CompareAndSwap(last, revision) {
+			return
+		}
+	}
 }
 
 // jetstreamName reports whether a bucket can have the name.
@@ -227,12 +255,10 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 		keys[i] = key(s.Name, n.ID)
 	}
 	_, err := call(ctx, r, func(ctx context.Context, b *store) (struct{}, error) {
-		var options []jetstream.KVDeleteOpt
-		if b.expires {
-			options = append(options, jetstream.PurgeTTL(markerTTL))
-		}
 		for _, k := range keys {
-			if err := b.Purge(ctx, k, options...); err != nil {
+			m := gonats.Msg{Subject: "$KV." + r.bucket + "." + k}
+			m.Header = gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}}
+			if err := r.publish(ctx, b, &m, markerTTL); err != nil {
 				return struct{}{}, err
 			}
 		}
