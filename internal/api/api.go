@@ -99,7 +99,7 @@ func (a *API) Admin(path string) http.Handler { return a.own(path) }
 // [httpmsg.ErrAborted].
 func (a *API) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	handler, guarded, err := a.choose(r)
-	if guarded && err == nil {
+	if (guarded || a.Guard.Proxied) && err == nil {
 		var answered bool
 		if w, answered, err = a.Guard.admit(r, w); answered {
 			return err

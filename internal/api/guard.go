@@ -16,19 +16,28 @@ import (
 // host name was pointed at this machine (DNS rebinding). Programs send no
 // Origin and are not concerned.
 type Guard struct {
-	// Origins may call from a browser, like "https://shop.example"; "*" means any.
+	// Origins may call from a browser, like "https://shop.example"; "*" means any,
+	// without what the browser would add by itself (cookies, client certificates).
 	Origins []string
 	// Loopback says that the listeners are on loopback alone: then Host must be
 	// a loopback name or one of Hosts. On unix sockets it may be anything: no
 	// browser comes that way.
 	Loopback bool
 	Hosts    []string
+	// Proxied has it look at requests that are proxied, too, which else are the
+	// node's own affair.
+	Proxied bool
 }
 
 // admitOwn checks a request to one of the sidecar's own paths, adds what CORS asks
 // for, and answers preflights and refusals itself: then it returns false.
 func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
 	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS != nil, r.Header.Get})
+	if !preflight {
+		// Whoever keeps the answer must not give it to a page of another origin,
+		// also if it is one to nobody's page (RFC 9110 section 12.5.5).
+		w.Header().Add("Vary", "Origin")
+	}
 	for _, f := range answer {
 		w.Header().Add(f.Name, f.Value)
 	}
@@ -41,11 +50,13 @@ func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
 	return err == nil && !preflight
 }
 
-// admit is admitOwn for the data plane. done means that the answer was given.
+// admit is admitOwn for the data plane. done means that the answer was given. Its
+// answers to RPC, to POST, are kept by nobody: they say "Vary" when there is an
+// origin.
 func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.ResponseWriter, done bool, _ error) {
 	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS, r.Header.Get})
 	if err != nil {
-		return w, false, err
+		return &withHeader{w, httpmsg.Header{{Name: "Vary", Value: "Origin"}}}, false, err
 	}
 	if preflight {
 		if err := w.Head(http.StatusNoContent, answer, 0); err != nil {
@@ -53,7 +64,8 @@ func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.R
 		}
 		return w, true, nil
 	}
-	if len(answer) > 0 {
+	if len(answer) > 0 || g.Proxied {
+		answer.Add("Vary", "Origin")
 		w = &withHeader{w, answer}
 	}
 	return w, false, nil
@@ -66,7 +78,15 @@ type withHeader struct {
 }
 
 func (w *withHeader) Head(status int, h httpmsg.Header, length int64) error {
-	return w.ResponseWriter.Head(status, append(h.Clone(), w.extra...), length)
+	h = h.Clone()
+	for _, f := range w.extra {
+		if f.Name == "Vary" {
+			h.Add(f.Name, f.Value)
+		} else {
+			h.Set(f.Name, f.Value) // also in place of what a node says, who was not asked
+		}
+	}
+	return w.ResponseWriter.Head(status, h, length)
 }
 
 // query is what the guard looks at in a request.
@@ -82,29 +102,57 @@ func (g *Guard) check(r *query) (answer httpmsg.Header, preflight bool, err erro
 	if g.Loopback && r.remote != httpmsg.UnixClient && !g.knownHost(r.host) {
 		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", r.host)
 	}
-	get := r.get
-	origin := get("Origin")
-	if origin == "" && get("Sec-Fetch-Site") == "cross-site" && get("Sec-Fetch-Mode") != "navigate" {
-		// A page that asks without CORS, for an image say, sends no Origin.
-		return nil, false, httpmsg.Errorf(http.StatusForbidden, "a page of another site asks, and tells no origin")
+	origin := r.get("Origin")
+	if origin == "" && r.fromElsewhere() {
+		return nil, false, httpmsg.Errorf(http.StatusForbidden, "a page of another origin asks, and tells no origin")
 	}
 	if origin == "" || sameOrigin(origin, r.host, r.tls) {
 		return nil, false, nil
 	}
-	if !slices.Contains(g.Origins, origin) && !slices.Contains(g.Origins, "*") {
+	switch {
+	case slices.Contains(g.Origins, origin):
+		answer.Add("Access-Control-Allow-Origin", origin)
+		answer.Add("Access-Control-Allow-Credentials", "true")
+	case slices.Contains(g.Origins, "*"):
+		answer.Add("Access-Control-Allow-Origin", "*")
+	default:
 		return nil, false, httpmsg.Errorf(http.StatusForbidden, "origin %s is not in --cors", origin)
 	}
-	answer.Add("Access-Control-Allow-Origin", origin)
-	answer.Add("Vary", "Origin")
-	if r.method == http.MethodOptions && get("Access-Control-Request-Method") != "" {
-		answer.Add("Access-Control-Allow-Methods", "GET, POST, DELETE")
-		if asked := get("Access-Control-Request-Headers"); asked != "" {
-			answer.Add("Access-Control-Allow-Headers", asked)
-		}
-		answer.Add("Access-Control-Max-Age", "600")
-		return answer, true, nil
+	if r.method == http.MethodOptions && r.get("Access-Control-Request-Method") != "" {
+		return append(answer, r.preflight()...), true, nil
 	}
+	answer.Add("Access-Control-Expose-Headers", exposed)
 	return answer, false, nil
+}
+
+// exposed are the fields of answers that pages may read beside those that the
+// Fetch standard lets them read.
+const exposed = "Allow, Retry-After, WWW-Authenticate, X-Request-Id"
+
+// preflight is what a page may do that may ask at all: whatever it wants, the
+// method and the fields are looked at when it does.
+func (r *query) preflight() (answer httpmsg.Header) {
+	answer.Add("Access-Control-Allow-Methods", r.get("Access-Control-Request-Method"))
+	if asked := r.get("Access-Control-Request-Headers"); asked != "" {
+		answer.Add("Access-Control-Allow-Headers", asked)
+	}
+	if r.get("Access-Control-Request-Private-Network") == "true" { // from a page of the internet
+		answer.Add("Access-Control-Allow-Private-Network", "true")
+	}
+	answer.Add("Access-Control-Max-Age", "600")
+	answer.Add("Vary", "Origin, Access-Control-Request-Method, Access-Control-Request-Headers, Access-Control-Request-Private-Network")
+	return answer
+}
+
+// fromElsewhere tells the requests of other pages that send no Origin: images and
+// scripts, say (Fetch Metadata). A link that somebody follows is none: the page
+// that it is on learns nothing; one that would show the answer in a frame is.
+func (r *query) fromElsewhere() bool {
+	if site := r.get("Sec-Fetch-Site"); site != "cross-site" && site != "same-site" {
+		return false
+	}
+	return r.get("Sec-Fetch-Mode") != "navigate" || strings.HasSuffix(r.get("Sec-Fetch-Dest"), "frame") ||
+		r.get("Sec-Fetch-Dest") == "object" || r.get("Sec-Fetch-Dest") == "embed"
 }
 
 func sameOrigin(origin, host string, tls bool) bool {

@@ -22,7 +22,7 @@ import (
 const (
 	maxFile   = 1 << 20
 	maxTokens = 10_000
-	minToken  = 8 // bytes: less can be guessed
+	minToken  = 16 // bytes: less can be guessed, which is warned about
 )
 
 // Tokens are the tokens of a file. A nil *Tokens is one that asks for none.
@@ -37,6 +37,7 @@ type Tokens struct {
 type set struct {
 	text   [sha256.Size]byte // of the file
 	tokens []entry
+	short  string // the name of one that is too short to be safe, "" without
 }
 
 type entry struct {
@@ -96,14 +97,17 @@ func parse(text []byte) (*set, error) {
 			return nil, fmt.Errorf("%d: expected name:token", number)
 		case !visible(token):
 			return nil, fmt.Errorf("%d: the token of %.64q has a space or a character that no header can carry", number, name)
-		case len(token) < minToken:
-			return nil, fmt.Errorf("%d: the token of %.64q is shorter than %d characters", number, name, minToken)
+		case token == "":
+			return nil, fmt.Errorf("%d: %.64q has no token", number, name)
 		case names[name] > 0:
 			return nil, fmt.Errorf("%d: the name %.64q stands in line %d already", number, name, names[name])
 		case hashes[hash] > 0:
 			return nil, fmt.Errorf("%d: the token of %.64q stands in line %d already", number, name, hashes[hash])
 		case len(s.tokens) == maxTokens:
 			return nil, fmt.Errorf("%d: more than %d tokens", number, maxTokens)
+		}
+		if len(token) < minToken && s.short == "" {
+			s.short = name
 		}
 		names[name], hashes[hash] = number, number
 		s.tokens = append(s.tokens, entry{name, hash})
@@ -149,6 +153,9 @@ const reloadInterval = 2 * time.Second
 func (t *Tokens) Watch(ctx context.Context, log *slog.Logger) {
 	if t.readableByOthers() {
 		log.Warn("the token file can be read by others; chmod 600 it", "file", t.path)
+	}
+	if name := t.current.Load().short; name != "" {
+		log.Warn("a token is so short that it can be guessed", "file", t.path, "name", name, "shorter_than", minToken)
 	}
 	ticker := time.NewTicker(reloadInterval)
 	defer ticker.Stop()

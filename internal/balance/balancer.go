@@ -62,15 +62,16 @@ type Try struct {
 type Fate uint8
 
 const (
-	// Answered: the node did its part, whatever it said.
+	// Answered says that the node did its part, whatever it said.
 	Answered Fate = iota
-	// Unreached: not a byte came to the node, for which it is to blame.
+	// Unreached says that not a byte came to the node, for which it is to blame.
 	Unreached
-	// Refused: the node said that it did not begin with the request.
+	// Refused says that the node said that it did not begin with the request.
 	Refused
-	// Failed through the node's fault; it may have carried out the request.
+	// Failed says that it did so through the node's fault, which may have carried
+	// out the request.
 	Failed
-	// Blameless: it ended for a reason that is not the node's.
+	// Blameless says that it ended for a reason that is not the node's.
 	Blameless
 )
 

@@ -62,12 +62,12 @@ func TestBadNodesLeaveTheRotation(t *testing.T) {
 					if left := bad.State().Left; left != length {
 						t.Fatalf("ejection %d lasts %v, want %v", n, left, length)
 					}
-					time.Sleep(length - 1)
+					time.Sleep(length - time.Nanosecond)
 					b.send(t, 100)
 					if b.seen[bad] != discovery.MaxFailures+n-1 {
 						t.Fatalf("it got requests while it was out: %d", b.seen[bad])
 					}
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 					b.send(t, 100)
 					if b.seen[bad] != discovery.MaxFailures+n {
 						t.Fatalf("it got %d requests to find out about it, want one", b.seen[bad]-discovery.MaxFailures-n+1)

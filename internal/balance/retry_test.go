@@ -179,12 +179,14 @@ func TestTheBudget(t *testing.T) {
 				var failing atomic.Bool
 				send := func(length time.Duration) {
 					for end := time.Now().Add(length); time.Now().Before(end); time.Sleep(time.Second / time.Duration(rate)) {
-						go b.Do(t.Context(), s, Request{Repeatable: true, Timeout: time.Minute}, func(Try) Result {
-							if seen.Add(1); failing.Load() {
-								return Result{Err: errLater, Fate: Failed}
-							}
-							return Result{}
-						})
+						go func() {
+							_ = b.Do(t.Context(), s, Request{Repeatable: true, Timeout: time.Minute}, func(Try) Result {
+								if seen.Add(1); failing.Load() {
+									return Result{Err: errLater, Fate: Failed}
+								}
+								return Result{}
+							})
+						}()
 						synctest.Wait()
 					}
 				}
@@ -253,7 +255,7 @@ func TestJudge(t *testing.T) {
 		{t.Context(), httpmsg.Errorf(415, "no"), Blameless, 0},
 		{t.Context(), lost, Blameless, 0},
 	} {
-		if got := Judge(test.ctx, test.err); got.Fate != test.fate || got.RetryAfter != test.after || got.Err != test.err {
+		if got := Judge(test.ctx, test.err); got.Fate != test.fate || got.RetryAfter != test.after || !errors.Is(got.Err, test.err) {
 			t.Errorf("%#v: %+v, want %d", test.err, got, test.fate)
 		}
 	}

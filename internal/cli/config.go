@@ -40,6 +40,7 @@ type Config struct {
 	tls             tlsFiles
 	authTokenFile   string // --auth_token_file
 	credentials     credentials
+	acme            acmeSetting
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -54,6 +55,9 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 	c.Sidecar.Engines.MaxBodySize = c.Sidecar.MaxBodySize
 	if len(c.Sidecar.Addresses) == 0 {
 		c.Sidecar.Addresses = defaultAddresses()
+		if c.acme.enable {
+			c.Sidecar.Addresses = []string{":443"}
+		}
 	}
 	if err := c.finishSelector(given, d); err != nil {
 		return err

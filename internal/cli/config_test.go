@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/testserver"
 )
 
@@ -114,7 +116,7 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"auth_token_file": tokens,
 		"enable_tls":      "true", "tls_cert_file": cert, "tls_key_file": key, "tls_client_ca_file": authority.File,
 		"address": "0.0.0.0:8081,[::1]:9,unix:/run/micro.sock", "namespace": "ns", "handler": "proxy", "cors": "https://a.example,https://b.example",
-		"allowed_hosts": "a.example,b.example", "enable_stats": "true", "rpc_any_address": "true",
+		"allowed_hosts": "a.example,b.example", "guard_proxy": "true", "enable_stats": "true", "rpc_any_address": "true",
 		"server_name": "foo", "server_address": "127.0.0.1:9090", "server_advertise": "10.0.0.1:9091",
 		"server_version": "1.2", "server_id": "foo-1", "server_metadata": "a=b,c=d=e",
 		"healthcheck_url": "http://127.0.0.1:9090/health", "healthcheck_interval": "7s", "healthcheck_timeout": "3s",
@@ -127,8 +129,12 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"subscribe": "topic=orders,queue=billing,path=/events", "broker_max_bytes": "1GiB", "engine_sync": "always",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
 	}
-	// What is for other commands, and the file itself.
-	notSidecars := []string{"proxy_address", "token_file", "ca_file", "client_cert_file", "client_key_file", "output", "config"}
+	// What is for other commands, the file itself, and ACME, which takes the
+	// place of certificates in files, see TestACME.
+	notSidecars := []string{
+		"proxy_address", "token_file", "ca_file", "client_cert_file", "client_key_file", "output", "config",
+		"enable_acme", "acme_hosts", "acme_ca", "acme_ca_root", "acme_email", "acme_cache", "acme_http_address",
+	}
 	var args, env []string
 	var file strings.Builder
 	for _, s := range settingsTable() {
@@ -152,7 +158,7 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"file":        config(t, nil, configFile(t, file.String())),
 	} {
 		got.File = ""
-		if made := got.Sidecar.TLS; made == nil || made.ClientCAs == nil || len(made.Certificates) != 1 {
+		if made := got.Sidecar.TLS; made == nil || made.ClientAuth != tls.RequireAndVerifyClientCert {
 			t.Errorf("from the %s: TLS is %v", name, made)
 		}
 		if _, ok := got.Sidecar.Tokens.Check("secret-of-alice"); !ok {
@@ -160,6 +166,7 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		}
 		// Pools of certificates and what tokens are kept in cannot be compared.
 		got.Sidecar.TLS, got.Sidecar.Tokens = want.Sidecar.TLS, want.Sidecar.Tokens
+		got.Sidecar.Certificates = want.Sidecar.Certificates
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("from the %s:\n%+v\nfrom flags:\n%+v", name, got, want)
 		}
@@ -172,9 +179,56 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 	none := config(t, nil)
 	flat, plain := reflect.ValueOf(want.Sidecar), reflect.ValueOf(none.Sidecar)
 	for n := range flat.NumField() {
-		if reflect.DeepEqual(flat.Field(n).Interface(), plain.Field(n).Interface()) {
+		if name := flat.Type().Field(n).Name; name != "ACME" && reflect.DeepEqual(flat.Field(n).Interface(), plain.Field(n).Interface()) {
 			t.Errorf("no setting changes %s", flat.Type().Field(n).Name)
 		}
+	}
+}
+
+// ACME's settings arrive from each place, too.
+func TestACME(t *testing.T) {
+	authority := testserver.NewAuthority(t)
+	cache := filepath.Join(t.TempDir(), "made", "when", "needed")
+	values := [][2]string{
+		{"enable_acme", "true"}, {"acme_hosts", "a.example,B.example"}, {"acme_ca", "https://ca.example/dir"}, {"acme_ca_root", authority.File},
+		{"acme_email", "ops@example.com"}, {"acme_cache", cache}, {"acme_http_address", "127.0.0.1:8080"},
+	}
+	var args, env []string
+	var file strings.Builder
+	for _, v := range values {
+		args = append(args, "--"+v[0]+"="+v[1])
+		env = append(env, envName(v[0])+"="+v[1])
+		fmt.Fprintf(&file, "%s: %q\n", v[0], v[1])
+	}
+	for name, c := range map[string]*Config{
+		"flags": config(t, nil, args...), "environment": config(t, env), "file": config(t, nil, configFile(t, file.String())),
+	} {
+		if !slices.Equal(c.Sidecar.Addresses, []string{":443"}) {
+			t.Errorf("from %s: it listens on %v", name, c.Sidecar.Addresses)
+		}
+		if err := c.finishACME(nil, ""); err != nil {
+			t.Fatal(err)
+		}
+		got := *c.Sidecar.ACME
+		if !got.Roots.Equal(authority.Pool) {
+			t.Errorf("from %s: the roots are others", name)
+		}
+		got.Roots = nil
+		want := certs.ACMEOptions{
+			Hosts: []string{"a.example", "b.example"}, CA: "https://ca.example/dir", Email: "ops@example.com",
+			Cache: cache, HTTPAddress: "127.0.0.1:8080",
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("from %s: %+v", name, got)
+		}
+	}
+	standard := config(t, nil, "--enable_acme", "--address=127.0.0.1:8443")
+	dir := t.TempDir()
+	if err := standard.finishACME(nil, dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := standard.Sidecar.ACME; got.HTTPAddress != ":80" || got.Cache != filepath.Join(dir, "acme") || !slices.Equal(standard.Sidecar.Addresses, []string{"127.0.0.1:8443"}) {
+		t.Errorf("without more: %+v on %v", got, standard.Sidecar.Addresses)
 	}
 }
 

@@ -127,9 +127,6 @@ func findSetting(name string, byName map[string]*setting, names []string) (*sett
 	if slices.Contains(meaningless, name) {
 		return nil, nil
 	}
-	if _, ok := notYet[name]; ok {
-		return nil, fmt.Errorf("%s is not in this version yet", name)
-	}
 	return nil, fmt.Errorf("unknown setting %.64q%s", name, suggestion(name, "", names))
 }
 

@@ -28,6 +28,7 @@ func settingsTable() []*setting {
 	return slices.Concat(
 		sidecarSettings(),
 		tlsSettings(),
+		acmeSettings(),
 		authSettings(),
 		appSettings(),
 		limitSettings(),

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/micro/sidecar/internal/auth"
+	"github.com/micro/sidecar/internal/certs"
 )
 
 // credentials are what a command shows the sidecar it goes through, and how it
@@ -91,7 +92,7 @@ func (k *credentials) tlsConfig(given map[string]origin) (*tls.Config, error) {
 	config := &tls.Config{}
 	var err error
 	if k.caFile != "" {
-		if config.RootCAs, err = readPool(k.caFile); err != nil {
+		if config.RootCAs, err = certs.ReadPool(k.caFile); err != nil {
 			return nil, fmt.Errorf("%s: %w", given["ca_file"], err)
 		}
 	}

@@ -22,6 +22,9 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	if err := i.cfg.finishSidecar(i.given); err != nil {
 		return err
 	}
+	if err := i.cfg.finishACME(i.given, i.dataDir()); err != nil {
+		return err
+	}
 	info := slog.LevelInfo
 	log := i.logger(&info)
 	cfg := i.cfg.Sidecar
@@ -42,6 +45,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 		cfg.Engines.Temporary = dir != cfg.Engines.DataDir
 		cfg.Engines.DataDir = dir
 	}
+	defer lookOnHangup(cfg.Certificates)()
 	return fail(sidecar.Run(ctx, cfg, i.drivers, log))
 }
 

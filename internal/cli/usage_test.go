@@ -128,6 +128,19 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --enable_tls --tls_cert_file=" + newCert + " --tls_key_file=" + newKey, "", "the certificate is not valid before "},
 		{"sidecar --enable_tls --tls_cert_file=" + cert + " --tls_key_file=" + key + " --tls_client_ca_file=" + key, "", "no certificate in PEM form is in it"},
 
+		// ACME.
+		{"sidecar --acme_hosts=example.com", "", "--acme_hosts needs --enable_acme"},
+		{"sidecar", "MICRO_ACME_CACHE=/tmp/x", "MICRO_ACME_CACHE needs --enable_acme"},
+		{"sidecar --enable_acme --enable_tls --tls_cert_file=" + cert + " --tls_key_file=" + key, "", "from files or by ACME, not both"},
+		{"sidecar --enable_acme --acme_hosts=*.example.com", "", "DNS-01"},
+		{"sidecar --enable_acme --acme_hosts=example.com:443", "", "without a port"},
+		{"sidecar --enable_acme --acme_ca=http://ca.example/dir", "", "https URL of an ACME directory"},
+		{"sidecar --enable_acme --acme_ca_root=/nonexistent", "", "--acme_ca_root: open /nonexistent: no such file"},
+		{"sidecar --enable_acme --acme_ca_root=" + key, "", "no certificate in PEM form is in it"},
+		{"sidecar --enable_acme --acme_email=ops", "", "an address such as"},
+		{"sidecar --enable_acme --acme_cache=" + cert, "", "is not writable"},
+		{"sidecar --enable_acme --acme_http_address=80", "", "HOST:PORT"},
+
 		// The application.
 		{"sidecar --server_name=foo", "", "--server_name needs --server_address"},
 		{"sidecar --server_address=127.0.0.1:9090", "", "--server_address needs --server_name"},
@@ -152,7 +165,6 @@ func TestMistakes(t *testing.T) {
 		{"register service {} --ttl=10", "", "--ttl"},
 
 		// What this version lacks is refused, not ignored.
-		{"sidecar --enable_acme --acme_hosts=example.com", "", "--enable_acme is not in this version yet"},
 		{"sidecar --auth_token_file=/nonexistent/tokens", "", "--auth_token_file: open /nonexistent/tokens: no such file"},
 		{"sidecar --auth_token_file=" + file("# nobody\n"), "", "micro.yaml:1: there is no token"},
 		{"list services --proxy_address=127.0.0.1:1 --token_file=/nonexistent/token", "", "--token_file: open /nonexistent/token: no such file"},
@@ -167,7 +179,6 @@ func TestMistakes(t *testing.T) {
 		{"queue", "", "a command is missing; micro queue --help lists them"},
 		{"queue show orders", "", "QUEUE is missing; usage: micro queue show TOPIC QUEUE"},
 		{"dead drop orders", "", "which dead letters: an ID, or --all"},
-		{"sidecar", "MICRO_ENABLE_ACME=true", "MICRO_ENABLE_ACME: --enable_acme is not in this version yet"},
 		{"list services --proxy_address=127.0.0.1:1", "MICRO_CA_FILE=/nonexistent/ca.pem", "MICRO_CA_FILE: open /nonexistent/ca.pem: no such file"},
 
 		// Environment and file name themselves.
@@ -179,7 +190,6 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --config=" + file("handler: rpc\nhandlr: proxy\n"), "", ":2: unknown setting \"handlr\" (did you mean handler?)"},
 		{"sidecar --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
 		{"list services --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
-		{"sidecar --config=" + file("enable_acme: true\n"), "", ":1: enable_acme is not in this version yet"},
 		{"sidecar --config=" + file("config: other.yaml\n"), "", ":1: unknown setting \"config\""},
 		{"sidecar --config=" + file("ttl: 5s\n"), "", ":1: unknown setting \"ttl\""},
 		{"sidecar --config=" + file("handler: [\n"), "", "micro.yaml:"},

@@ -15,6 +15,10 @@ import (
 // protoHTTP2 is HTTP/2's name in ALPN (RFC 9113 section 3.2).
 const protoHTTP2 = "h2"
 
+// protoACME is the protocol of the connections that prove an authority of
+// certificates that we are who we say.
+const protoACME = "acme-tls/1"
+
 // serverTLS is what the caller says about certificates and clients, with our
 // protocols.
 func serverTLS(given *tls.Config) *tls.Config {
@@ -31,6 +35,15 @@ func serverTLS(given *tls.Config) *tls.Config {
 	// Small records help the first bytes over slow networks; here they are
 	// more system calls.
 	config.DynamicRecordSizingDisabled = true
+	if choose := given.GetConfigForClient; choose != nil {
+		config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := choose(hello)
+			if chosen == nil || err != nil {
+				return nil, err
+			}
+			return serverTLS(chosen), nil
+		}
+	}
 	return config
 }
 
@@ -52,6 +65,9 @@ func (c *fastConn) handshake() bool {
 		return false
 	}
 	state := conn.ConnectionState()
+	if state.NegotiatedProtocol == protoACME {
+		return false // the handshake was the answer (RFC 8737 section 3)
+	}
 	if state.NegotiatedProtocol == protoHTTP2 {
 		if !c.state.CompareAndSwap(idle, active) {
 			return false // closed by drain, which from here on leaves it alone

@@ -13,6 +13,7 @@ import (
 	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
@@ -24,9 +25,12 @@ type Config struct {
 	// but the first may fail when the machine lacks the address family.
 	Addresses []string
 	TLS       *tls.Config // of the listeners, see [server.Options]; nil without
-	Namespace string
-	Handler   string // rpc or proxy
-	Selector  string // one of balance.Selectors(), hash:HEADER, or one of the table's
+	// Certificates are the files that TLS is made of; nil when it is not.
+	Certificates *certs.FromFiles
+	ACME         *certs.ACMEOptions // nil without; takes the place of TLS
+	Namespace    string
+	Handler      string // rpc or proxy
+	Selector     string // one of balance.Selectors(), hash:HEADER, or one of the table's
 
 	App         App
 	Healthcheck Healthcheck
@@ -54,6 +58,7 @@ type Config struct {
 
 	CORS         []string
 	AllowedHosts []string
+	GuardProxy   bool // --guard_proxy
 	EnableStats  bool
 	Observe      Observe
 

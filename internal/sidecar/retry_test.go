@@ -35,11 +35,11 @@ func (f *flaky) serve(name string) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
 		f.mu.Lock()
 		f.bodies, f.nodes = append(f.bodies, string(body)), append(f.nodes, name)
-		fails := f.left > 0
+		fails, fail := f.left > 0, f.fail
 		f.left--
 		f.mu.Unlock()
 		if fails {
-			f.fail(w, r)
+			fail(w, r)
 			return
 		}
 		w.Header().Set("Content-Type", jsonType)

@@ -13,10 +13,12 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
+	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
@@ -74,8 +76,11 @@ type sidecar struct {
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
+	watched   atomic.Pointer[application] // nil while there is none
 
-	discovering, consulWatch, readiness, monitoring, application, tokens, delayed task
+	discovering, consulWatch, readiness, monitoring, application task
+	tokens, delayed, certificates                                task
+	acme                                                         *certs.ACME // nil without
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -121,6 +126,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"listeners", s.drain},
 		{"monitoring", s.monitoring.stop},
 		{"delayed messages", s.delayed.stop},
+		{"certificates", s.stopCertificates},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
 		{"admin listener", s.admin.stop},
@@ -144,6 +150,7 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 	if err != nil {
 		return err
 	}
+	s.prepareACME()
 	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
@@ -161,8 +168,13 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
 	srv.Start(starting{})
+	if err := s.keepCertificates(ctx); err != nil {
+		return errors.Join(err, s.drain(context.Background()))
+	}
 	if s.cfg.Observe.AdminAddress != "" {
-		return s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log)
+		if err := s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log); err != nil {
+			return errors.Join(err, s.drain(context.Background()))
+		}
 	}
 	return nil
 }
@@ -260,14 +272,17 @@ func (s *sidecar) assemble(d Drivers) error {
 		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts},
+		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts, Proxied: s.cfg.GuardProxy},
 		Tokens:         s.cfg.Tokens,
 	}
 	if s.cfg.EnableStats {
 		s.api.Page = web.Page()
 	}
 	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
+		s.api.Health = health.New(health.Check{
+			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
+			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
+		})
 	}
 	return nil
 }
@@ -291,6 +306,7 @@ func (s *sidecar) runApplication() {
 		discovery: s.discovery,
 		log:       s.log,
 	}
+	s.watched.Store(app)
 	s.application.begin(app.run)
 }
 

@@ -25,7 +25,14 @@ import (
 	"github.com/micro/sidecar/internal/testserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	const certmagic = "github.com/caddyserver/certmagic."
+	goleak.VerifyTestMain(m,
+		// It never stops its limiter of requests, one for each authority, and what
+		// keeps a lock fresh sleeps some seconds before it sees that it is gone.
+		goleak.IgnoreAnyFunction(certmagic+"(*RingBufferRateLimiter).loop"),
+		goleak.IgnoreAnyFunction(certmagic+"keepLockfileFresh"))
+}
 
 // running is a sidecar in this process, on memory engines.
 type running struct {
@@ -96,6 +103,9 @@ func run(t *testing.T, change func(*Config)) *running {
 		r.url = "http://" + m[1]
 		if cfg.TLS != nil {
 			r.url, r.trust = "https://"+m[1], cfg.TLS.RootCAs
+		}
+		if cfg.ACME != nil { // there may be no certificate yet
+			return strings.Contains(r.log.String(), "msg=ready")
 		}
 		status, _ := r.try(http.MethodGet, "/readyz", "", "")
 		return status == 200
