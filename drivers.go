@@ -60,7 +60,7 @@ func checkAddress(name string, address *url.URL) error {
 // checkBroker says what is wrong with a broker's address, where that is not
 // what a registry of the same name would say.
 func checkBroker(name string, address *url.URL) error {
-	if name == "nats" {
+	if name == "nats" && address != nil {
 		return natsbroker.CheckAddress(address)
 	}
 	return checkAddress(name, address)

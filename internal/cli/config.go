@@ -176,7 +176,9 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 	if err := known(e.Broker, given["broker"], d.Brokers); err != nil {
 		return err
 	}
-	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
+	// Who goes through a sidecar needs no address that is not there.
+	unused := e.RegistryAddress == "" && c.ProxyAddress != nil
+	if err := d.Check(e.Registry, e.RegistryAddress); err != nil && !unused {
 		if e.RegistryAddress == "" {
 			return fmt.Errorf("%s needs --registry_address: %w", given["registry"], err)
 		}

@@ -199,7 +199,7 @@ func engineSettings() []*setting {
 	return []*setting{
 		{
 			name: "registry", group: groupEngines, value: "NAME", note: "consul if an agent answers, else embedded",
-			help: "where services are found",
+			help: "where services are found; several with commas between",
 			set:  one(parseName, func(c *Config) *string { return &c.Sidecar.Engines.Registry }),
 		},
 		{

@@ -44,19 +44,7 @@ func configure(u *url.URL) (config, error) {
 	case u.Scheme == "kubernetes" && u.Path != "" && u.Path != "/":
 		c, err = fromFile(u.Host+u.Path, p.String("context", ""))
 	default:
-		var hosts []string
-		if hosts, err = engineurl.Hosts(u, "443"); err == nil && len(hosts) > 1 {
-			err = errors.New("expected one host, the API server")
-		}
-		if err == nil {
-			c.tls = engineurl.TLS(p, u.Scheme != "http")
-			c.tokenFile = p.String("token_file", "")
-			c.server = "https://" + hosts[0]
-			if u.Scheme == "http" {
-				c.server = "http://" + hosts[0]
-			}
-			c.server += strings.TrimRight(u.Path, "/")
-		}
+		c, err = fromHost(u, p)
 	}
 	if err != nil {
 		return config{}, err
@@ -69,13 +57,38 @@ func configure(u *url.URL) (config, error) {
 			return config{}, err
 		}
 	}
-	c.namespace = cmp.Or(given, c.namespace, "default")
-	if c.namespace == "*" {
-		c.namespace = ""
-	} else if strings.ContainsFunc(c.namespace, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }) {
-		return config{}, fmt.Errorf("parameter namespace: expected the name of one, or *, got %.64q", c.namespace)
+	c.namespace, err = chooseNamespace(cmp.Or(given, c.namespace, "default"))
+	return c, err
+}
+
+// chooseNamespace checks a namespace; all of them are "".
+func chooseNamespace(name string) (string, error) {
+	if name == "*" {
+		return "", nil
 	}
-	return c, nil
+	if strings.ContainsFunc(name, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }) {
+		return "", fmt.Errorf("parameter namespace: expected the name of one, or *, got %.64q", name)
+	}
+	return name, nil
+}
+
+// fromHost is an API server whose address says all.
+func fromHost(u *url.URL, p *engineurl.Params) (config, error) {
+	hosts, err := engineurl.Hosts(u, "443")
+	if err != nil {
+		return config{}, err
+	}
+	if len(hosts) > 1 {
+		return config{}, errors.New("expected one host, the API server")
+	}
+	scheme := "https://"
+	if u.Scheme == "http" {
+		scheme = "http://"
+	}
+	return config{
+		server: scheme + hosts[0] + strings.TrimRight(u.Path, "/"),
+		tls:    engineurl.TLS(p, u.Scheme != "http"), tokenFile: p.String("token_file", ""),
+	}, nil
 }
 
 // fromPod is what a pod is given.

@@ -12,6 +12,7 @@ import (
 const (
 	// Whatever a network sends, no more than this is kept.
 	maxCached   = 20_000
+	maxNodes    = 2_000    // of one service
 	maxCacheMem = 64 << 20 // bytes, about
 	maxListed   = 5_000
 	// A node that did not answer so many questions in a row is gone, though
@@ -73,7 +74,7 @@ func (c *cache) hear(name string, e *entry, now time.Time) (room, moved bool) {
 	grows := e.size
 	if before != nil {
 		grows -= before.size
-	} else if len(c.nodes) >= maxCached {
+	} else if len(c.nodes) >= maxCached || len(c.services[e.service.Name]) >= maxNodes {
 		return false, false
 	}
 	if c.size+grows > maxCacheMem {

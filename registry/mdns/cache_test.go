@@ -18,8 +18,14 @@ func TestFlood(t *testing.T) {
 	c := newCache()
 	now := time.Now()
 	e := func(size int) *entry { return &entry{service: service("a", "n"), ttl: time.Minute, size: size} }
-	for i := range maxCached + 100 {
+	for i := range 2 * maxNodes {
 		c.hear(fmt.Sprint(i), e(100), now)
+	}
+	if len(c.nodes) != maxNodes {
+		t.Errorf("%d nodes of one service", len(c.nodes))
+	}
+	for i := range maxCached + 100 {
+		c.hear("other"+fmt.Sprint(i), &entry{service: service(fmt.Sprint(i), "n"), ttl: time.Minute, size: 100}, now)
 	}
 	if len(c.nodes) != maxCached {
 		t.Errorf("%d nodes", len(c.nodes))

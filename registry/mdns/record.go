@@ -226,6 +226,12 @@ func hear(m *dns.Msg, domain string) heard {
 			}
 		}
 	}
+	h.assemble(nodes, hosts, domain)
+	return h
+}
+
+// assemble makes nodes of their parts.
+func (h *heard) assemble(nodes map[string]*parts, hosts map[string]netip.Addr, domain string) {
 	for name, p := range nodes {
 		if p.srv == nil || p.txt == nil || !strings.HasSuffix(name, "."+domain) || strings.HasSuffix(name, "."+listName+"."+domain) {
 			continue
@@ -237,7 +243,6 @@ func hear(m *dns.Msg, domain string) heard {
 		}
 		h.nodes[name] = e
 	}
-	return h
 }
 
 // entry makes a node of its records.

@@ -97,7 +97,7 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 }
 
 func (r *Registry) write(do func(registry.Registry) error) error {
-	err := error(registry.ErrReadOnly)
+	err := registry.ErrReadOnly
 	for _, m := range r.members {
 		if err = do(m.Registry); !errors.Is(err, registry.ErrReadOnly) {
 			break

@@ -215,7 +215,7 @@ func TestMistakes(t *testing.T) {
 		"service: []":                          `line 1: unknown key "service" in the file (did you mean services?)`,
 		"services:\n- name: x":                 "line 2: nodes: expected a list",
 		"services:\n- nodes: []":               "line 2: name: expected the service's name",
-		"services:\n- name: x\n  nodes:\n  - adress: x":                                  `line 4: unknown key "adress" in a node (did you mean address?)`,
+		"services:\n- name: x\n  nodes:\n  - addr: x":                                    `line 4: unknown key "addr" in a node`,
 		"services:\n- name: x\n  nodes:\n  - 127.0.0.1":                                  "line 4: port: expected 1 to 65535, got none",
 		"services:\n- name: x\n  nodes:\n  - 127.0.0.1:0":                                "line 4: port: expected 1 to 65535",
 		"services:\n- name: x\n  nodes:\n  - 127.0.0.1:70000":                            "line 4: port: expected 1 to 65535",
