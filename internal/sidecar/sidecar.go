@@ -278,13 +278,16 @@ func (s *sidecar) assemble(d Drivers) error {
 	if s.cfg.EnableStats {
 		s.api.Page = web.Page()
 	}
-	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check{
-			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
-			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
-		})
-	}
+	s.api.Health = newProber(s.cfg.Healthcheck)
 	return nil
+}
+
+// newProber makes the prober of a health check, nil when there is none.
+func newProber(c Healthcheck) *health.Prober {
+	if c.URL == "" {
+		return nil
+	}
+	return health.New(health.Check{URL: c.URL, Interval: c.Interval, Timeout: c.Timeout, Fall: c.Fall, Rise: c.Rise})
 }
 
 // statusOf is the status that a client sees of an error.
