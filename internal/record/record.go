@@ -48,8 +48,11 @@ func Cut(s *discovery.Service, n *discovery.Node, err error) {
 // answered returns the error that a service answered, which is an answer like
 // any other; nil when err is none.
 func answered(err error) *transport.ServiceError {
+	if err == nil {
+		return nil // before service, which takes memory
+	}
 	service := (*transport.ServiceError)(nil)
-	if err == nil || !errors.As(err, &service) {
+	if !errors.As(err, &service) {
 		return nil
 	}
 	return service

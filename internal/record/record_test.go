@@ -61,3 +61,16 @@ func TestWhatIsRecorded(t *testing.T) {
 		t.Errorf("the service: %+v", service)
 	}
 }
+
+func TestWhatGoesWellTakesNoMemory(t *testing.T) {
+	n := discovery.NewNode(registry.Node{ID: "n", Address: "127.0.0.1", Port: 1}, "")
+	s := discovery.NewService("s", []*discovery.Node{n})
+	Try(n, stats.Proxy, 200, nil, time.Millisecond)
+	Request(s, stats.Proxy, 200, nil, time.Millisecond)
+	if got := testing.AllocsPerRun(100, func() {
+		Try(n, stats.Proxy, 200, nil, time.Millisecond)
+		Request(s, stats.Proxy, 200, nil, time.Millisecond)
+	}); got != 0 {
+		t.Errorf("%v allocations a request", got)
+	}
+}

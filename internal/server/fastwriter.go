@@ -130,12 +130,12 @@ func (w *writer) Write(b []byte) (int, error) {
 		return len(b), nil
 	}
 	w.sent += int64(len(b))
-	switch {
-	case w.mode == sized:
+	switch w.mode {
+	case sized:
 		if w.left -= int64(len(b)); w.left < 0 {
 			return 0, http.ErrContentLength
 		}
-	case w.mode == chunked:
+	case chunked:
 		w.buf = http1.AppendChunkSize(w.buf, len(b))
 	}
 	tail := ""
