@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/micro/sidecar/internal/cli.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench bench-limits bench-scale fuzz clean
+.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-discovery fuzz clean
 
 all: build
 
@@ -68,6 +68,9 @@ bench-limits: build ## start-up time and memory, held against their limits
 
 bench-scale: build ## 10,000 services of 10 nodes against one: the cost of a request, memory, the registry (some minutes)
 	$(GO) run ./bench/scale -micro bin/micro
+
+bench-discovery: build consul ## 10,000 services of 10 nodes and 200 changes/s on each engine: the table of docs/discovery.md (many minutes; needs etcd)
+	$(GO) run ./bench/discovery -micro bin/micro
 
 fuzz: ## every fuzzer for FUZZTIME
 	@$(GO) list ./... | while read pkg; do \

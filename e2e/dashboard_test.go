@@ -281,7 +281,7 @@ func looksEverywhere(t *testing.T, v *viewer) {
 		if got := value[int64](v, `document.scrollingElement.scrollWidth`); got > width {
 			t.Errorf("at %d px the page is %d px wide", width, got)
 		}
-		cut := value[[]string](v, `[...document.querySelectorAll(".figure dd, .legend li, .badge, thead th")].filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)`)
+		cut := value[[]string](v, `[...document.querySelectorAll(".figure dd, .legend li, .badge, thead th, .scroller")].filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)`)
 		if len(cut) > 0 {
 			t.Errorf("at %d px these are cut: %q", width, cut)
 		}

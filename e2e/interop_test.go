@@ -46,6 +46,8 @@ var interopEngines = []struct {
 		func(a string) []string { return []string{"--registry=consul", "--registry_address=" + a} }, false, ""},
 	{"`etcd`", "etcd", func(t *testing.T) string { return testserver.Etcd(t).Addr },
 		func(a string) []string { return []string{"--registry=etcd", "--registry_address=" + a} }, false, ""},
+	{"`nats` with `layout=gomicro`", "nats", plainNATS,
+		func(a string) []string { return []string{"--registry=nats", "--registry_address=nats://" + a + "?layout=gomicro"} }, false, "v5.30.0"},
 	{pluggedNATS, "nats", plainNATS,
 		func(a string) []string { return []string{"--registry=gonats4", "--registry_address=" + a} }, true, "v4.11.0"},
 	{pluggedNATS, "nats", plainNATS,

@@ -221,7 +221,9 @@ func TestConsulTagsThatGoMicroPanicsOn(t *testing.T) {
 		t.Errorf("Get: %+v, %v", services, err)
 	}
 	cancel()
-	<-ended
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch ended with %v", err)
+	}
 }
 
 func TestConsulIDsAreNotStolen(t *testing.T) {

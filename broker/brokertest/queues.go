@@ -188,7 +188,7 @@ func testOnce(s *suite) {
 	s.ack(s.expect(m, "two", 1))
 	s.nothing(m)
 	other := s.join(a, topic+".other", "q", broker.JoinOptions{})
-	if err := a.(broker.Deduplicator).PublishOnce(s.ctx(), topic+".other", "id 1", broker.Message{}); err != nil { //nolint:errcheck // publish has looked
+	if err := a.(broker.Deduplicator).PublishOnce(s.ctx(), topic+".other", "id 1", broker.Message{}); err != nil {
 		s.Fatal(err)
 	}
 	s.ack(s.expect(other, "", 1)) // an ID is the topic's
@@ -280,6 +280,19 @@ func testNumbers(s *suite) {
 		s.Errorf("oldest: %v", i.Oldest)
 	}
 	s.ack(h)
+	s.numbersAtTheEnd(m, info)
+	all, err := q.Queues(s.ctx())
+	if err != nil {
+		s.Fatalf("Queues: %v", err)
+	}
+	if !slices.ContainsFunc(all, func(i broker.QueueInfo) bool { return i.Topic == topic && i.Queue == "q" }) {
+		s.Errorf("Queues: %+v", all)
+	}
+}
+
+// numbersAtTheEnd empties a queue of four, and leaves it.
+func (s *suite) numbersAtTheEnd(m broker.Member, info func() broker.QueueInfo) {
+	s.Helper()
 	s.eventually("one is acknowledged", func() bool { i := info(); return i.Lag+i.Held == 4 })
 	for range 4 {
 		s.ack(s.receive(m))
@@ -294,13 +307,6 @@ func testNumbers(s *suite) {
 	s.eventually("nobody waits", func() bool { return info().Members == 0 })
 	if i := info(); time.Since(i.LastSeen) > 2*time.Minute {
 		s.Errorf("last seen %v", i.LastSeen)
-	}
-	all, err := q.Queues(s.ctx())
-	if err != nil {
-		s.Fatalf("Queues: %v", err)
-	}
-	if !slices.ContainsFunc(all, func(i broker.QueueInfo) bool { return i.Topic == topic && i.Queue == "q" }) {
-		s.Errorf("Queues: %+v", all)
 	}
 }
 

@@ -190,7 +190,6 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --config=" + file("handler: rpc\nhandlr: proxy\n"), "", ":2: unknown setting \"handlr\" (did you mean handler?)"},
 		{"sidecar --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
 		{"list services --config=" + file("register_ttl: soon\n"), "", ":1: register_ttl: \"soon\""},
-		{"sidecar --config=" + file("subscribe: topic=a\n"), "", ":1: subscribe is not in this version yet"},
 		{"sidecar --config=" + file("config: other.yaml\n"), "", ":1: unknown setting \"config\""},
 		{"sidecar --config=" + file("ttl: 5s\n"), "", ":1: unknown setting \"ttl\""},
 		{"sidecar --config=" + file("handler: [\n"), "", "micro.yaml:"},

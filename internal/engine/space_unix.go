@@ -10,5 +10,5 @@ func freeSpace(path string) (uint64, error) {
 	if err := syscall.Statfs(path, &s); err != nil {
 		return 0, err
 	}
-	return s.Bavail * uint64(s.Bsize), nil //nolint:unconvert // it is an int64 on some systems, a uint32 on others
+	return s.Bavail * uint64(s.Bsize), nil // Bsize has another type on each system
 }

@@ -20,30 +20,33 @@ type command struct {
 	Message broker.Message // with Publish
 }
 
-// parseCommand reads a frame: an object with one verb and what goes with it.
-// An error may come with the ID it is about.
-func parseCommand(data []byte) (command, error) {
-	var f struct {
-		Ack, Nack, Term, Progress *string
-		Publish                   *struct {
-			ID     string `json:"Id"`
-			Delay  string
-			Header map[string]string
-			Body   []byte
-		}
-		Delay  *string
-		Reason *string
+// commandFrame is a frame as it is spelled.
+type commandFrame struct {
+	Ack, Nack, Term, Progress *string
+	Publish                   *struct {
+		ID     string `json:"Id"`
+		Delay  string
+		Header map[string]string
+		Body   []byte
 	}
+	Delay  *string
+	Reason *string
+}
+
+func (f *commandFrame) decode(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&f); err != nil {
-		return command{}, fmt.Errorf(`malformed frame: %w; expected {"Ack":"ID"}, {"Nack":"ID","Delay":"5s"}, {"Term":"ID"}, {"Progress":"ID"} or {"Publish":{…}}`, err)
+	if err := decoder.Decode(f); err != nil {
+		return fmt.Errorf(`malformed frame: %w; expected {"Ack":"ID"}, {"Nack":"ID","Delay":"5s"}, {"Term":"ID"}, {"Progress":"ID"} or {"Publish":{…}}`, err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return command{}, errors.New("malformed frame: something follows the object")
+		return errors.New("malformed frame: something follows the object")
 	}
-	var c command
-	verbs := 0
+	return nil
+}
+
+// verb returns the command of the last verb that is there, and how many are.
+func (f *commandFrame) verb() (c command, verbs int) {
 	for _, v := range []struct {
 		verb string
 		id   *string
@@ -58,6 +61,17 @@ func parseCommand(data []byte) (command, error) {
 		f.Delay = &f.Publish.Delay
 		verbs++
 	}
+	return c, verbs
+}
+
+// parseCommand reads a frame: an object with one verb and what goes with it.
+// An error may come with the ID it is about.
+func parseCommand(data []byte) (command, error) {
+	var f commandFrame
+	if err := f.decode(data); err != nil {
+		return command{}, err
+	}
+	c, verbs := f.verb()
 	switch {
 	case verbs != 1:
 		return c, fmt.Errorf("malformed frame: %d of Ack, Nack, Term, Progress and Publish, expected one", verbs)
@@ -71,20 +85,27 @@ func parseCommand(data []byte) (command, error) {
 	if f.Reason != nil {
 		c.Reason = *f.Reason
 	}
+	if f.Delay != nil && *f.Delay != "" {
+		var err error
+		if c.Delay, err = parseDelay(*f.Delay); err != nil {
+			return c, fmt.Errorf("malformed frame: Delay: %w", err)
+		}
+	}
+	err := c.check()
+	return c, err
+}
+
+// check holds what a command carries against the limits.
+func (c *command) check() error {
 	if len(c.ID) > maxID {
-		return command{}, fmt.Errorf("malformed frame: an Id of %d bytes, at most %d", len(c.ID), maxID)
+		n := len(c.ID)
+		c.ID = "" // it is not repeated
+		return fmt.Errorf("malformed frame: an Id of %d bytes, at most %d", n, maxID)
 	}
 	if err := checkHeader(c.Message.Header); err != nil {
-		return c, fmt.Errorf("malformed frame: %w", err)
+		return fmt.Errorf("malformed frame: %w", err)
 	}
-	if f.Delay == nil || *f.Delay == "" {
-		return c, nil
-	}
-	var err error
-	if c.Delay, err = parseDelay(*f.Delay); err != nil {
-		return c, fmt.Errorf("malformed frame: Delay: %w", err)
-	}
-	return c, nil
+	return nil
 }
 
 func parseDelay(text string) (time.Duration, error) {

@@ -36,6 +36,9 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	if err != nil {
 		return refusal(err)
 	}
+	if _, ok := d.(broker.Wildcards); !ok && IsPattern(c.topic) {
+		return refusal(fmt.Errorf("topic %s: the %s broker has no wildcards: %w", c.topic, m.name(), errors.ErrUnsupported))
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
 	defer cancel()
 	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{

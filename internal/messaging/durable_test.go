@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -564,7 +565,7 @@ func FuzzLines(f *testing.F) {
 				t.Fatalf("line %d: %q, %v; want %q", i, got, err, line)
 			}
 		}
-		if got, err := lines.next(); err != io.EOF {
+		if got, err := lines.next(); !errors.Is(err, io.EOF) {
 			t.Fatalf("behind the end: %q, %v", got, err)
 		}
 	})

@@ -31,7 +31,6 @@ type worker struct {
 	server *httptest.Server
 	got    chan posted
 	pushes *Pushes
-	gate   health.State
 }
 
 // work posts the messages of topic t, queue q to an application.

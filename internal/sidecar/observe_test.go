@@ -222,3 +222,48 @@ func TestUnknownServicesAreNotRemembered(t *testing.T) {
 		}
 	}
 }
+
+// The statistics tell how the application is, and what its last probes saw.
+func TestStatsTellOfTheApplication(t *testing.T) {
+	var well sync.Map
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if _, ill := well.Load("ill"); ill {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(app.Close)
+	s := run(t, func(c *Config) {
+		c.EnableStats = true
+		c.App = App{Name: "web", ID: "web-1", Address: app.Listener.Addr().String(), Host: "127.0.0.1", Port: portOf(t, app.URL)}
+		c.Healthcheck = Healthcheck{URL: app.URL, Interval: 10 * time.Millisecond, Timeout: 5 * time.Second, Fall: 2, Rise: 1}
+	})
+	tells := func(healthy bool, status int) func() bool {
+		return func() bool {
+			_, body := s.try("GET", "/stats", "", "", "Accept", "application/json")
+			var o struct {
+				Applications []struct {
+					Name, Node, Address          string
+					Checked, Healthy, Registered bool
+					Probes                       []struct {
+						Status int
+						Error  string
+						Took   float64 `json:"took_ms"`
+					}
+				}
+			}
+			if err := json.Unmarshal([]byte(body), &o); err != nil || len(o.Applications) != 1 {
+				t.Fatalf("%v: %s", err, body)
+			}
+			a := o.Applications[0]
+			if len(a.Probes) == 0 {
+				return false
+			}
+			last := a.Probes[len(a.Probes)-1]
+			return a.Name == "web" && a.Node == "web-1" && a.Address == app.Listener.Addr().String() && a.Checked && len(a.Probes) <= 20 &&
+				a.Healthy == healthy && a.Registered == healthy && last.Status == status && (last.Error == "") == healthy && last.Took > 0
+		}
+	}
+	eventually(t, "it is told as healthy", tells(true, 200))
+	well.Store("ill", true)
+	eventually(t, "it is told as not healthy", tells(false, 503))
+}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/accesslog"
@@ -75,6 +76,7 @@ type sidecar struct {
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
+	watched   atomic.Pointer[application] // nil while there is none
 
 	discovering, consulWatch, readiness, monitoring, application task
 	tokens, delayed, certificates                                task
@@ -277,7 +279,10 @@ func (s *sidecar) assemble(d Drivers) error {
 		s.api.Page = web.Page()
 	}
 	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
+		s.api.Health = health.New(health.Check{
+			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
+			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
+		})
 	}
 	return nil
 }
@@ -301,6 +306,7 @@ func (s *sidecar) runApplication() {
 		discovery: s.discovery,
 		log:       s.log,
 	}
+	s.watched.Store(app)
 	s.application.begin(app.run)
 }
 

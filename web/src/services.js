@@ -65,6 +65,7 @@ export class Services {
   makeService(name) {
     const toggle = el("button", { type: "button", class: "toggle", onclick: () => this.toggle(name) }, el("span", { class: "hidden" }, `Nodes of ${name}`));
     const pick = el("button", { type: "button", class: "pick", title: "Show this service in the charts", onclick: () => this.select(this.selected === name ? "" : name) });
+    for (const part of name.split(/(?<=\.)/)) pick.append(part, el("wbr")); // lines may end at dots
     const tr = el("tr", { class: "service" },
       el("th", { scope: "row", class: "name" }, el("span", { class: "label" }, toggle, pick)), el("td", { class: "state" }), ...cells());
     tr.dataset.service = name;
@@ -74,7 +75,6 @@ export class Services {
   updateService(tr, { service, open }) {
     const [toggle, pick] = tr.querySelectorAll("button");
     setAttribute(toggle, "aria-expanded", String(open));
-    setText(pick, service.name);
     setAttribute(pick, "aria-pressed", String(service.name === this.selected));
     setAttribute(tr, "data-selected", service.name === this.selected);
     const bad = service.nodes.filter((n) => n.state !== "serving").length;
