@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/micro/sidecar/internal/cli.version=$(VERSION)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench bench-limits bench-scale fuzz clean
+.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-discovery fuzz clean
 
 all: build
 
@@ -26,8 +26,12 @@ demo: build ## the main job on the embedded engine; ONCE=1 ends by itself
 	@$(GO) build -o bin/demo ./examples/demo
 	@bin/demo -micro bin/micro $(if $(ONCE),-once)
 
-test: consul h2spec pebble ## all tests
+test: consul h2spec pebble kube-apiserver ## all tests
 	PATH="$(CACHE)/bin:$$PATH" $(GO) test -race -shuffle=on -timeout 15m ./...
+
+.PHONY: web
+web: ## build the statistics page into web/dist, which is committed (needs npm)
+	cd web && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 .PHONY: consul
 consul: # a Consul agent for the tests: the one on PATH, else built from the Go module
@@ -44,6 +48,12 @@ h2spec: # a test suite for HTTP/2 servers: the one on PATH, else built from the 
 pebble: # an ACME authority for tests: the one on PATH, else built from the Go module
 	@command -v pebble >/dev/null || test -x $(CACHE)/bin/pebble || { \
 		mkdir -p $(CACHE)/bin && cd tools/pebble && $(GO) build -o $(CACHE)/bin/pebble github.com/letsencrypt/pebble/v2/cmd/pebble; }
+
+.PHONY: kube-apiserver
+kube-apiserver: # Kubernetes's API server for the tests: the one on PATH, else built from the Go module
+	@command -v kube-apiserver >/dev/null || test -x $(CACHE)/bin/kube-apiserver || { \
+		echo "no kube-apiserver on PATH: building it once (some minutes)"; \
+		mkdir -p $(CACHE)/bin && cd tools/kubernetes && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CACHE)/bin/kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver; }
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet and linters, tests included
 	$(CACHE)/bin/golangci-lint fmt --diff
@@ -63,6 +73,9 @@ bench-limits: build ## start-up time and memory, held against their limits
 
 bench-scale: build ## 10,000 services of 10 nodes against one: the cost of a request, memory, the registry (some minutes)
 	$(GO) run ./bench/scale -micro bin/micro
+
+bench-discovery: build consul ## 10,000 services of 10 nodes and 200 changes/s on each engine: the table of docs/discovery.md (many minutes; needs etcd)
+	$(GO) run ./bench/discovery -micro bin/micro
 
 fuzz: ## every fuzzer for FUZZTIME
 	@$(GO) list ./... | while read pkg; do \

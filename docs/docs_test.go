@@ -84,7 +84,7 @@ func tidy(text string) string {
 }
 
 func TestCommands(t *testing.T) {
-	for _, tool := range []string{"sh", "curl", "python3"} {
+	for _, tool := range []string{"sh", "curl", "python3", "node"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatal(err)

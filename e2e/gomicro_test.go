@@ -4,15 +4,20 @@ package e2e
 
 import (
 	"context"
+	"reflect"
 	"sync"
 	"testing"
 
+	gonats "github.com/nats-io/nats.go"
 	"go-micro.dev/v5/broker"
 	merrors "go-micro.dev/v5/errors"
 	"go-micro.dev/v5/registry"
 	"go-micro.dev/v5/registry/consul"
+	"go-micro.dev/v5/registry/etcd"
+	"go-micro.dev/v5/registry/nats"
 	"go-micro.dev/v5/server"
 	"go-micro.dev/v5/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/micro/sidecar/internal/testserver"
 )
@@ -40,11 +45,39 @@ func (*Say) Hello(_ context.Context, req *HelloRequest, rsp *HelloResponse) erro
 }
 
 // TestGoMicroService has a real go-micro v5 service and the sidecar find each
-// other on one agent.
+// other on one engine.
 func TestGoMicroService(t *testing.T) {
-	t.Parallel()
-	agent := testserver.Consul(t)
-	theirs := consul.NewConsulRegistry(registry.Addrs(agent.Addr))
+	for name, open := range map[string]func(*testing.T) (registry.Registry, []string){
+		"consul": func(t *testing.T) (registry.Registry, []string) {
+			s := testserver.Consul(t)
+			return consul.NewConsulRegistry(registry.Addrs(s.Addr)), registryAt("consul", s.Addr)
+		},
+		"etcd": func(t *testing.T) (registry.Registry, []string) {
+			s := testserver.Etcd(t)
+			r := etcd.NewEtcdRegistry(registry.Addrs(s.Addr))
+			client := (*clientv3.Client)(reflect.ValueOf(r).Elem().FieldByName("client").UnsafePointer())
+			t.Cleanup(func() { _ = client.Close() }) // go-micro does not
+			return r, registryAt("etcd", s.Addr)
+		},
+		"nats": func(t *testing.T) (registry.Registry, []string) {
+			s := testserver.NATS(t)
+			options := gonats.GetDefaultOptions()
+			options.Servers = []string{"nats://" + s.Addr}
+			conn := make(chan *gonats.Conn, 1)
+			options.ConnectedCB = func(c *gonats.Conn) { conn <- c }
+			t.Cleanup(func() { (<-conn).Close() }) // go-micro does not
+			return nats.NewNatsRegistry(nats.NatsOptions(options)), registryAt("nats", s.Addr+"?layout=gomicro")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			theirs, env := open(t)
+			testGoMicroService(t, newWorld(t, noConsul).with(env...), theirs)
+		})
+	}
+}
+
+func testGoMicroService(t *testing.T, w world, theirs registry.Registry) {
 	srv := server.NewRPCServer(server.Name("go.micro.srv.greeter"), server.Address("127.0.0.1:0"), server.Registry(theirs),
 		server.Broker(broker.NewMemoryBroker()), server.Transport(transport.NewHTTPTransport()))
 	if err := srv.Handle(srv.NewHandler(new(Say))); err != nil {
@@ -60,7 +93,6 @@ func TestGoMicroService(t *testing.T) {
 	})
 	t.Cleanup(stop)
 
-	w := newWorld(t, agent.Addr)
 	app := newGreeter(t)
 	s := w.sidecar(t, "--server_name=go.micro.srv.app", "--server_address="+app.addr, "--server_version=3")
 	for range 3 {

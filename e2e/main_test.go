@@ -20,6 +20,9 @@ const binaryVar = "MICRO_TEST_BINARY"
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if os.Getenv(nodeVar) != "" {
+		return serveNode()
+	}
 	if os.Getenv(binaryVar) == "" {
 		dir, err := os.MkdirTemp("", "micro-e2e-")
 		if err != nil {

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -23,8 +24,9 @@ const patient = 30 * time.Second
 // world is where a process of micro lives: which engine it finds, and its
 // user's folders. Processes of one world share the engine.
 type world struct {
-	home string
-	env  []string
+	home   string
+	env    []string
+	binary string // another build than the one in [binaryVar]
 }
 
 // noConsul is where no Consul agent will ever answer.
@@ -35,7 +37,7 @@ const noConsul = "127.0.0.1:1"
 func newWorld(t *testing.T, consul string) world {
 	t.Helper()
 	dir := t.TempDir()
-	return world{dir, []string{
+	return world{home: dir, env: []string{
 		"PATH=" + os.Getenv("PATH"),
 		"TMPDIR=" + dir,
 		"HOME=" + dir,
@@ -46,7 +48,8 @@ func newWorld(t *testing.T, consul string) world {
 
 // with returns the world with more in its environment.
 func (w world) with(env ...string) world {
-	return world{w.home, append(append([]string(nil), w.env...), env...)}
+	w.env = append(append([]string(nil), w.env...), env...)
+	return w
 }
 
 // process is a running micro.
@@ -60,7 +63,7 @@ type process struct {
 // micro starts the binary; the end of the test kills what is left of it.
 func (w world) micro(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Getenv(binaryVar), args...), done: make(chan struct{})}
+	p := &process{t: t, cmd: exec.Command(cmp.Or(w.binary, os.Getenv(binaryVar)), args...), done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = w.env, &p.out, &p.log
 	dieWithParent(p.cmd)
 	started := make(chan error)

@@ -17,6 +17,10 @@ import (
 // not know the service. Any other error means the engine could not be asked.
 var ErrNotFound = errors.New("service not found")
 
+// ErrReadOnly is returned by Register and Deregister of a registry that can
+// only be read.
+var ErrReadOnly = errors.New("this registry can only be read")
+
 // Service is one version of a service and the nodes that run it.
 type Service struct {
 	Name      string            `json:"name"`

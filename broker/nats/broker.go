@@ -3,9 +3,10 @@
 // the embedded engine and on any NATS server with JetStream. It owns the
 // stream and the form of messages, not the connection.
 //
-// Publishing is acknowledged by the stream. Subscriptions are live: they
-// receive what is published while they are connected, and nothing older. The
-// stream keeps a message only as long as a consumer of its own is interested.
+// Publishing is acknowledged by the stream. Live subscriptions receive what is
+// published while they are connected, and nothing older. A durable queue is a
+// durable consumer: the stream keeps a message until all whose subject matches
+// have acknowledged it, and one that nobody wants not at all.
 package nats
 
 import (
@@ -14,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync"
 
@@ -44,6 +46,16 @@ type Options struct {
 	// Stream is the name of the stream that takes what is published under
 	// Prefix. It is created when it is not there. "" is [DefaultStream].
 	Stream string
+	// MaxBytes bounds what the stream keeps, in bytes on disk; 0 leaves the
+	// limit of a stream that is there, and gives none to a new one.
+	MaxBytes int64
+	// GoMicro makes messages look as go-micro's nats broker has them, so that
+	// its services are publishers and subscribers, too. Without JetStream the
+	// broker is live then.
+	GoMicro bool
+	// Full, when set, is asked before each message is published and says why
+	// there is no room for it.
+	Full func() error
 	// Log is told of lost and odd messages; nil is [slog.Default].
 	Log *slog.Logger
 }
@@ -55,7 +67,13 @@ type Broker struct {
 	js   jetstream.JetStream
 	link *link.Link
 
+	published recent
+	covered   covered
+	live      bool // the server has no JetStream
+
 	mu            sync.Mutex
+	states        jetstream.Stream           // nil until it was looked up
+	members       map[*member]struct{}       // nil once closed
 	subscriptions map[*subscription]struct{} // nil once closed
 }
 
@@ -79,67 +97,62 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
-	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{})}
-	if _, err := link.Again(ctx, b.link, b.open); err != nil {
+	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{}), members: make(map[*member]struct{})}
+	_, err = link.Again(ctx, b.link, b.open)
+	if o.GoMicro && (errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, gonats.ErrNoResponders)) {
+		b.live, err = true, nil
+		o.Log.Info("this NATS server has no JetStream: messages are live, nothing is kept")
+	}
+	if err != nil {
 		b.link.Close()
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
 	return b, nil
 }
 
-// open makes sure that the stream is there.
-func (b *Broker) open(ctx context.Context) (struct{}, error) {
-	_, err := b.js.Stream(ctx, b.o.Stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = b.js.CreateStream(ctx, jetstream.StreamConfig{
-			Name:        b.o.Stream,
-			Description: "messages published with micro",
-			Subjects:    []string{b.o.Prefix + ".>"},
-			Retention:   jetstream.InterestPolicy,
-			Storage:     jetstream.FileStorage,
-		})
-	}
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker
-		err = nil
-	}
-	if err != nil {
-		return struct{}{}, fmt.Errorf("stream %s: %w", b.o.Stream, err)
-	}
-	return struct{}{}, nil
-}
-
-// subject is where a topic's messages travel.
-func (b *Broker) subject(topic string) string { return b.o.Prefix + "." + token.Encode(topic) }
-
 // Publish implements [broker.Broker]. When the connection breaks before the
 // stream has answered the error is [link.ErrLost]: the message may have been
 // taken, so it is for the caller to say whether it may be published again.
 func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) error {
+	return b.publish(ctx, topic, "", m)
+}
+
+// publish is Publish for a message that has an ID, or "" for none.
+func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message) error {
 	switch {
 	case topic == "":
 		return errors.New("publish: the topic is empty")
 	case b.isClosed():
 		return broker.ErrClosed
 	}
-	msg := &gonats.Msg{Subject: b.subject(topic), Header: gonats.Header{}}
-	size := len(m.Body)
-	if len(m.Header) > 0 {
-		field := encodeHeader(m.Header)
-		size += len(field)
-		msg.Header[headerField] = []string{field}
+	if b.o.Full != nil {
+		if err := b.o.Full(); err != nil {
+			return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
+		}
+	}
+	subject, whole := b.encode(topic, false)
+	msg := &gonats.Msg{Subject: subject}
+	size, err := b.fill(msg, m)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	if !whole {
+		msg.Header[topicField] = []string{url.QueryEscape(topic)}
+	}
+	if id != "" {
+		// The stream knows IDs alone, and takes not every text for one.
+		msg.Header[jetstream.MsgIDHeader] = []string{token.Digest(topic + "\x00" + id)}
 	}
 	if size > MaxMessage {
 		return fmt.Errorf("publish: %w: %d bytes with its header, at most %d", broker.ErrTooLarge, size, MaxMessage)
 	}
-	// The caller has its message back when Publish returns, but a connection
-	// that is stuck may read it later.
-	msg.Data = bytes.Clone(m.Body)
-	_, err := link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
+	_, err = link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
 		err := b.send(ctx, msg)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) { // somebody has removed it
 			if _, err := b.open(ctx); err != nil {
 				return struct{}{}, err
 			}
+			b.forget(msg.Subject)
 			err = b.send(ctx, msg)
 		}
 		return struct{}{}, err
@@ -147,6 +160,8 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 	switch {
 	case overLimit(err):
 		return fmt.Errorf("publish: %w: %d bytes with its header: %w", broker.ErrTooLarge, size, err)
+	case fullError(err):
+		return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
 	case err != nil:
 		return fmt.Errorf("publish: %w", err)
 	}
@@ -166,10 +181,40 @@ func overLimit(err error) bool {
 	return api.ErrorCode == messageTooLarge || api.ErrorCode == storeFailed && strings.Contains(api.Description, "too large")
 }
 
-// send publishes once and waits for the stream to have taken the message.
+// fill puts a message into one of NATS and returns its size. The caller has its
+// own back when Publish returns, but a connection that is stuck may read this
+// one later.
+func (b *Broker) fill(msg *gonats.Msg, m broker.Message) (size int, err error) {
+	msg.Header = gonats.Header{}
+	if b.o.GoMicro {
+		msg.Data, err = encodeEnvelope(m)
+		return len(msg.Data), err
+	}
+	msg.Data = bytes.Clone(m.Body)
+	if len(m.Header) == 0 {
+		return len(m.Body), nil
+	}
+	field := encodeHeader(m.Header)
+	msg.Header[headerField] = []string{field}
+	return len(m.Body) + len(field), nil
+}
+
+// send publishes once and waits for the stream to have taken the message; on a
+// server without streams, for the server.
 func (b *Broker) send(ctx context.Context, msg *gonats.Msg) error {
+	if b.live {
+		if err := b.conn.PublishMsg(msg); err != nil {
+			return err
+		}
+		return b.conn.FlushWithContext(ctx)
+	}
+	// A stream of somebody else's that has the subject is as good a witness,
+	// but nothing of ours is kept there.
+	if err := b.cover(ctx, msg.Subject); err != nil && !overlap(err) {
+		return err
+	}
 	ack, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
-	if err == nil && ack.Stream != b.o.Stream {
+	if err == nil && ack.Stream != b.o.Stream && !b.o.GoMicro {
 		return fmt.Errorf("stream %s took the message, not %s", ack.Stream, b.o.Stream)
 	}
 	return err
@@ -190,12 +235,13 @@ func (b *Broker) Ping(ctx context.Context) error {
 // stays open.
 func (b *Broker) Close() error {
 	b.mu.Lock()
-	all := b.subscriptions
-	b.subscriptions = nil
+	all, members := b.subscriptions, b.members
+	b.subscriptions, b.members = nil, nil
 	b.mu.Unlock()
 	for s := range all {
 		s.end()
 	}
+	b.leaveAll(members)
 	b.link.Close()
 	return nil
 }

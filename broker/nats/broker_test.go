@@ -2,6 +2,8 @@ package nats_test
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +25,20 @@ func TestContract(t *testing.T) {
 	e := openEngine(t, t.TempDir())
 	brokertest.Run(t, func(t *testing.T) broker.Broker {
 		return openBroker(t, e, nats.Options{})
-	}, brokertest.Options{Ordered: true, Limit: 31 << 20, TooLarge: nats.MaxMessage + 1})
+	}, brokertest.Options{Ordered: true, Limit: 31 << 20, TooLarge: nats.MaxMessage + 1, Topics: noPattern})
+}
+
+func TestDurableContract(t *testing.T) {
+	e := openEngine(t, t.TempDir())
+	brokertest.RunDurable(t, func(t *testing.T) broker.Broker {
+		return openBroker(t, e, nats.Options{})
+	}, brokertest.Options{Ordered: true, Wait: 30 * time.Second})
+}
+
+// noPattern leaves out topics that are patterns to a subscriber.
+func noPattern(topic string) bool {
+	parts := strings.Split(topic, ".")
+	return !slices.Contains(parts, "*") && parts[len(parts)-1] != ">"
 }
 
 func openEngine(t testing.TB, dir string) *engine.Engine {

@@ -29,6 +29,7 @@ type subscription struct {
 	topic   string
 	handler broker.Handler
 	sub     *gonats.Subscription
+	exact   bool // every message's topic is topic
 
 	mu       sync.Mutex // held while the handler runs
 	closed   bool
@@ -43,7 +44,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	if topic == "" {
 		return nil, errors.New("subscribe: the topic is empty")
 	}
-	s := &subscription{broker: b, topic: topic, handler: h}
+	s := &subscription{broker: b, topic: topic, handler: h, exact: b.exact(topic)}
 	if err := b.add(s); err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (s *subscription) start(queue string) error {
 	case s.sub != nil:
 		return nil
 	}
-	sub, err := s.broker.conn.QueueSubscribe(s.broker.subject(s.topic), queue, s.deliver)
+	sub, err := s.broker.conn.QueueSubscribe(s.broker.filter(s.topic), queue, s.deliver)
 	if err != nil {
 		return err
 	}
@@ -93,14 +94,18 @@ func (s *subscription) start(queue string) error {
 
 // deliver is called for one message after the other.
 func (s *subscription) deliver(m *gonats.Msg) {
-	header, err := decodeHeader(m.Header)
+	if !s.exact && s.broker.foreign(m.Subject) {
+		return
+	}
+	message, err := s.broker.decode(m.Header, m.Data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
 	s.complain(err)
-	s.handler(broker.Delivery{Topic: s.topic, Message: broker.Message{Header: header, Body: m.Data}})
+	topic := s.broker.topicOf(s.topic, s.exact, m.Subject, m.Header)
+	s.handler(broker.Delivery{Topic: topic, Message: message})
 }
 
 // complain logs, now and then, what was lost and what was odd. s.mu is held.

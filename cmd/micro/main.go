@@ -1,34 +1,23 @@
 // Command micro runs a sidecar beside an application, and talks to one.
 //
-// The table below is all there is to plugging in: a registry or broker of your
-// own is one line in a copy of this folder.
+// A micro with a registry, a broker, a way to choose nodes or HTTP middleware of
+// your own is a copy of this file in a module of yours, with one more line:
+//
+//	func main() {
+//		sidecar.Main(
+//			sidecar.Standard(),
+//			sidecar.Registry("mine", openMine),
+//		)
+//	}
+//
+// Standard is the visible table of what is built in (standard.go); leave it
+// out, and what you name is all there is. docs/plugins.md has the rest.
 package main
 
-import (
-	"context"
-	"os"
-
-	"github.com/micro/sidecar/broker"
-	"github.com/micro/sidecar/internal/cli"
-	"github.com/micro/sidecar/internal/sidecar"
-	"github.com/micro/sidecar/registry"
-)
+import "github.com/micro/sidecar"
 
 func main() {
-	os.Exit(cli.Run(os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr, drivers()))
-}
-
-// drivers is what --registry and --broker may name.
-func drivers() sidecar.Drivers {
-	return sidecar.Drivers{
-		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
-			"consul":   consulRegistry,
-			"embedded": embeddedRegistry,
-		},
-		Brokers: map[string]func(context.Context, sidecar.Env) (broker.Broker, error){
-			"http":     httpBroker,
-			"embedded": embeddedBroker,
-		},
-		CheckAddress: checkAddress,
-	}
+	sidecar.Main(
+		sidecar.Standard(),
+	)
 }

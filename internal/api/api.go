@@ -10,14 +10,15 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/auth"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/rpc"
-	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 )
 
@@ -38,9 +39,11 @@ type API struct {
 	Health *health.Prober
 	// Ready says why the sidecar is not ready, or nil.
 	Ready func(context.Context) error
-	// Stats counts; ShowStats makes /stats answer.
-	Stats     *stats.Stats
-	ShowStats bool
+	// Monitor tells about the sidecar. Metrics answers /metrics, and Page is what
+	// people see at /stats; without it the path is not the sidecar's own.
+	Monitor *monitor.Monitor
+	Metrics http.Handler
+	Page    http.Handler
 	// ProxyByDefault sends requests to the proxy unless they ask for RPC.
 	ProxyByDefault bool
 	MaxBodySize    int64
@@ -49,37 +52,14 @@ type API struct {
 	Tokens *auth.Tokens
 
 	watches streams.Set
+	viewers atomic.Int64 // streams of /stats
 }
 
 // Own returns the handler of one of the sidecar's own paths, or nil when path
 // (as it came, without the query) belongs to the data plane.
 func (a *API) Own(path string) http.Handler {
-	var h http.HandlerFunc
-	switch path {
-	case "/registry":
-		h = a.registry
-	case "/broker":
-		h = a.Messaging.ServeHTTP
-	case "/health":
-		h = a.health
-	case "/livez":
-		h = func(w http.ResponseWriter, r *http.Request) {
-			if allow(w, r, http.MethodGet, http.MethodHead) {
-				text(w, "ok\n")
-			}
-		}
-	case "/readyz":
-		h = a.ready
-	case "/metrics":
-		h = func(w http.ResponseWriter, r *http.Request) {
-			Fail(w, r, httpmsg.Errorf(404, "this version serves no metrics; see /stats"))
-		}
-	case "/stats":
-		if !a.ShowStats {
-			return nil
-		}
-		h = a.stats
-	default:
+	h := a.own(path)
+	if h == nil {
 		return nil
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -88,6 +68,32 @@ func (a *API) Own(path string) http.Handler {
 		}
 	})
 }
+
+func (a *API) own(path string) http.HandlerFunc {
+	switch path {
+	case "/registry":
+		return a.registry
+	case "/broker":
+		return a.Messaging.ServeHTTP
+	case "/health":
+		return a.health
+	case "/livez":
+		return live
+	case "/readyz":
+		return a.ready
+	case "/metrics":
+		return a.metrics
+	case "/stats":
+		if a.Page != nil {
+			return a.stats
+		}
+	}
+	return nil
+}
+
+// Admin returns the handler of one of the sidecar's own paths for those who need
+// not be guarded against.
+func (a *API) Admin(path string) http.Handler { return a.own(path) }
 
 // Serve answers a request of the data plane. The only error it returns is
 // [httpmsg.ErrAborted].
@@ -167,6 +173,12 @@ func (a *API) health(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func live(w http.ResponseWriter, r *http.Request) {
+	if allow(w, r, http.MethodGet, http.MethodHead) {
+		text(w, "ok\n")
+	}
+}
+
 func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodGet, http.MethodHead) {
 		return
@@ -178,9 +190,9 @@ func (a *API) ready(w http.ResponseWriter, r *http.Request) {
 	text(w, "ok\n")
 }
 
-func (a *API) stats(w http.ResponseWriter, r *http.Request) {
+func (a *API) metrics(w http.ResponseWriter, r *http.Request) {
 	if allow(w, r, http.MethodGet, http.MethodHead) {
-		writeJSON(w, r, a.Stats.Report())
+		a.Metrics.ServeHTTP(w, r)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
@@ -36,6 +38,8 @@ func classify(err error) (e transport.ServiceError, allow string) {
 		return *service, ""
 	case errors.As(err, &refusal):
 		return own(refusal.Status, refusal.Detail), refusal.Allow
+	case errors.Is(err, registry.ErrReadOnly):
+		return own(http.StatusNotImplemented, unwrapEngine(err).Error()), ""
 	case errors.As(err, &engine):
 		return own(http.StatusServiceUnavailable, err.Error()), ""
 	case errors.Is(err, registry.ErrNotFound):
@@ -52,6 +56,14 @@ func classify(err error) (e transport.ServiceError, allow string) {
 		return own(http.StatusBadGateway, err.Error()), ""
 	}
 	return own(http.StatusInternalServerError, err.Error()), ""
+}
+
+// unwrapEngine takes off what says that the registry cannot be asked.
+func unwrapEngine(err error) error {
+	if engine, ok := errors.AsType[*discovery.EngineError](err); ok {
+		return engine.Err
+	}
+	return err
 }
 
 // Explain returns what a client is told of an error that comes when its answer
@@ -83,6 +95,9 @@ func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
 	}
 	if e.ID == ID && e.Code == http.StatusUnauthorized { // RFC 9110 section 15.5.2
 		h.Add("WWW-Authenticate", "Bearer")
+	}
+	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) && refusal.RetryAfter > 0 {
+		h.Add("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
 	}
 	return e.Code, h, body
 }

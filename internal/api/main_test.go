@@ -14,6 +14,7 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/registry"
 )
@@ -44,12 +45,17 @@ func newAPI(t *testing.T, reg registry.Registry) *API {
 	ran := make(chan struct{})
 	go func() { defer close(ran); find.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ran; find.Close() })
+	counted := stats.New()
+	watched := &monitor.Monitor{
+		Version: "1.2.3", Stats: counted, Topics: new(stats.Topics), Sampler: stats.NewSampler(counted), Services: find.Known,
+	}
 	return &API{
 		Discovery:   find,
 		Proxy:       answers("proxied"),
 		Messaging:   answers("messaging"),
 		Ready:       func(context.Context) error { return nil },
-		Stats:       stats.New(),
+		Monitor:     watched,
+		Metrics:     watched.Metrics(),
 		MaxBodySize: 1 << 10,
 	}
 }

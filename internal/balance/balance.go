@@ -1,13 +1,13 @@
-// Package balance chooses the node of a service that gets the next request,
-// and another one when the first could not be reached. It reads and writes the
-// load kept in discovery's nodes; it holds no state of its own and takes no
-// lock.
+// Package balance chooses the node of a service that gets the next request, and
+// decides whether a request that failed is sent once more, when and to which
+// node. It reads and writes what discovery keeps of nodes and services; what it
+// holds itself is the limit on requests at a time. It takes a lock only when
+// something fails or has to wait.
 package balance
 
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -24,10 +24,10 @@ func Selectors() []string {
 	return []string{"p2c", "roundrobin", "leastrequest", "random", "hash"}
 }
 
-// New returns a balancer whose selector is one of [Selectors]. retries and
-// safe are fields of [Balancer].
-func New(selector string, retries int, safe func(error) bool) (*Balancer, error) {
-	b := &Balancer{Retries: retries, Safe: safe}
+// New returns a balancer whose selector is one of [Selectors]; the fields of
+// [Balancer] but Pick may be set before first use.
+func New(selector string) (*Balancer, error) {
+	b := &Balancer{}
 	name, field, hasField := strings.Cut(selector, ":")
 	switch {
 	case hasField && (name != "hash" || !isToken(field)):
@@ -83,9 +83,5 @@ func keyOf(field string) func(*httpmsg.Request) uint64 {
 	}
 }
 
-// epoch is what now counts from.
-var epoch = time.Now()
-
-// now is a time in nanoseconds that no setting of the clock moves. It reads
-// one clock, time.Now two.
-func now() int64 { return int64(time.Since(epoch)) }
+// now is [discovery.Now].
+func now() int64 { return discovery.Now() }

@@ -2,7 +2,6 @@ package balance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ func service(n int) *discovery.Service {
 // without is the snapshot that follows s when a node leaves.
 func without(s *discovery.Service, at int) *discovery.Service {
 	next := discovery.NewService(s.Name, slices.Delete(slices.Clone(s.Nodes), at, at+1))
-	next.Turn = s.Turn
+	next.Account = s.Account
 	return next
 }
 
@@ -102,24 +101,24 @@ func TestPickersDoNotAllocate(t *testing.T) {
 			t.Errorf("%s allocates %v times", name, n)
 		}
 	}
-	b := &Balancer{Pick: P2C, Retries: 1, Safe: func(error) bool { return false }}
-	took := time.Millisecond
+	b := &Balancer{Pick: P2C, Retries: 1, Limit: NewLimit(1)}
+	count := 0
 	n := testing.AllocsPerRun(1000, func() {
-		_ = b.Do(context.Background(), s, 0, func(*discovery.Node) (time.Duration, error) { return took, nil })
+		_ = b.Do(context.Background(), s, Request{Repeatable: true, Timeout: time.Second}, func(Try) Result { count++; return Result{Timed: true} })
 	})
-	if n != 0 {
+	if n != 0 || count == 0 {
 		t.Errorf("Do allocates %v times", n)
 	}
 }
 
 func TestNew(t *testing.T) {
 	for _, name := range append(Selectors(), "hash:X-User", "hash:x_1.~") {
-		if b, err := New(name, 1, nil); err != nil || b.Pick == nil || (b.key != nil) != (strings.HasPrefix(name, "hash")) {
+		if b, err := New(name); err != nil || b.Pick == nil || (b.key != nil) != (strings.HasPrefix(name, "hash")) {
 			t.Errorf("%s: %+v, %v", name, b, err)
 		}
 	}
 	for _, name := range []string{"", "best", "hash:", "hash:a b", "hash:ü", "hash:a:b", "p2c:X-User", "P2C"} {
-		if _, err := New(name, 1, nil); err == nil {
+		if _, err := New(name); err == nil {
 			t.Errorf("%q is taken", name)
 		}
 	}
@@ -127,7 +126,7 @@ func TestNew(t *testing.T) {
 
 func TestKey(t *testing.T) {
 	key := func(selector string, r *httpmsg.Request) uint64 {
-		b, err := New(selector, 0, nil)
+		b, err := New(selector)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -207,9 +206,9 @@ func BenchmarkPickParallel(b *testing.B) {
 
 func BenchmarkDo(b *testing.B) {
 	s := service(10)
-	balancer := &Balancer{Pick: P2C, Retries: 1, Safe: func(err error) bool { return errors.Is(err, errNotSent) }}
+	balancer := &Balancer{Pick: P2C, Retries: 1}
 	b.ReportAllocs()
 	for b.Loop() {
-		_ = balancer.Do(context.Background(), s, 0, func(*discovery.Node) (time.Duration, error) { return time.Millisecond, nil })
+		_ = balancer.Do(context.Background(), s, Request{Repeatable: true, Timeout: time.Second}, func(Try) Result { return Result{Timed: true} })
 	}
 }

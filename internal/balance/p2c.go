@@ -15,7 +15,7 @@ import (
 // noise: then the requests waiting decide alone, and where these are equal,
 // chance.
 func P2C(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Node {
-	a, b := two(s.Nodes, tried)
+	a, b := two(s, tried)
 	if b == nil || !better(b, a) {
 		return a
 	}
@@ -24,10 +24,11 @@ func P2C(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Nod
 
 // two returns two different nodes, each pair with the same chance; the second
 // is nil when there is only one.
-func two(nodes, tried []*discovery.Node) (a, b *discovery.Node) {
-	if len(tried) > 0 {
-		a = untried(nodes, tried, nil)
-		return a, untried(nodes, tried, a)
+func two(s *discovery.Service, tried []*discovery.Node) (a, b *discovery.Node) {
+	nodes := s.Nodes
+	if len(tried) > 0 || s.Outliers.Any() {
+		a = untried(s, tried, nil, false)
+		return a, untried(s, tried, a, false)
 	}
 	n := uint64(len(nodes))
 	switch n {
@@ -48,23 +49,41 @@ func two(nodes, tried []*discovery.Node) (a, b *discovery.Node) {
 
 // Random picks any node.
 func Random(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Node {
-	return untried(s.Nodes, tried, nil)
+	return untried(s, tried, nil, false)
 }
 
-// untried picks a random node, going on round the list from one that was tried
-// or is other.
-func untried(nodes, tried []*discovery.Node, other *discovery.Node) *discovery.Node {
-	if len(nodes) == 0 {
+// untried picks a random node that was not tried and is not other; with outToo,
+// one that is out of the rotation will do. Some draws come first: to go on round
+// the list from one that will not do favours its neighbour.
+func untried(s *discovery.Service, tried []*discovery.Node, other *discovery.Node, outToo bool) *discovery.Node {
+	n := len(s.Nodes)
+	if n == 0 {
 		return nil
 	}
-	start := rand.IntN(len(nodes))
-	for i := range nodes {
-		n := nodes[(start+i)%len(nodes)]
-		if n != other && !slices.Contains(tried, n) {
-			return n
+	outToo = outToo || !s.Outliers.Any()
+	good := func(n *discovery.Node) bool {
+		return n != other && (outToo || !n.Load.Out()) && !slices.Contains(tried, n)
+	}
+	const draws = 4
+	start := 0
+	for range draws {
+		start = rand.IntN(n)
+		if good(s.Nodes[start]) {
+			return s.Nodes[start]
+		}
+	}
+	for i := range s.Nodes {
+		if node := s.Nodes[(start+i)%n]; good(node) {
+			return node
 		}
 	}
 	return nil
+}
+
+// avoid reports whether a pick leaves n alone: it was tried, or is out of the
+// rotation.
+func avoid(n *discovery.Node, tried []*discovery.Node) bool {
+	return n.Load.Out() || slices.Contains(tried, n)
 }
 
 const (

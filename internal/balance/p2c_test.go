@@ -140,7 +140,7 @@ type fleet struct {
 // run sends rate requests a second for a while, at random times, and returns
 // how long each took, sorted.
 func (f *fleet) run(pick Picker, rate float64, length time.Duration) []time.Duration {
-	b := &Balancer{Pick: pick, Retries: 1, Safe: notSent}
+	b := &Balancer{Pick: pick, Retries: 1}
 	var mu sync.Mutex
 	var took []time.Duration
 	var requests sync.WaitGroup
@@ -149,13 +149,12 @@ func (f *fleet) run(pick Picker, rate float64, length time.Duration) []time.Dura
 		time.Sleep(time.Duration(random.ExpFloat64() / rate * float64(time.Second)))
 		requests.Go(func() {
 			begun := time.Now()
-			_ = b.Do(context.Background(), f.Service, 0, func(n *discovery.Node) (time.Duration, error) {
-				sent := time.Now()
-				i := slices.Index(f.Nodes, n)
+			_ = b.Do(context.Background(), f.Service, Request{}, func(try Try) Result {
+				i := slices.Index(f.Nodes, try.Node)
 				f.busy[i] <- true
 				time.Sleep(f.work[i]())
 				<-f.busy[i]
-				return time.Since(sent), nil
+				return ends(nil)
 			})
 			mu.Lock()
 			defer mu.Unlock()

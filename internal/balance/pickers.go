@@ -16,7 +16,7 @@ import (
 // again takes the next turn, so that the nodes that live share alike.
 func RoundRobin(s *discovery.Service, _ uint64, tried []*discovery.Node) *discovery.Node {
 	n := len(s.Nodes)
-	if n == 1 && len(tried) == 0 {
+	if n == 1 && len(tried) == 0 && !s.Outliers.Any() {
 		return s.Nodes[0]
 	}
 	for {
@@ -35,13 +35,14 @@ func RoundRobin(s *discovery.Service, _ uint64, tried []*discovery.Node) *discov
 	}
 }
 
-// after returns the first node from i on, round the list, that was not tried.
+// after returns the first node from i on, round the list, that was not tried
+// and is not out.
 func after(nodes []*discovery.Node, i int, tried []*discovery.Node) *discovery.Node {
 	for range nodes {
 		if i >= len(nodes) {
 			i = 0
 		}
-		if !slices.Contains(tried, nodes[i]) {
+		if !avoid(nodes[i], tried) {
 			return nodes[i]
 		}
 		i++
@@ -71,7 +72,7 @@ func LeastRequest(s *discovery.Service, _ uint64, tried []*discovery.Node) *disc
 	fewest, alike := int64(math.MaxInt64), uint64(0) // a bit for each with the fewest
 	for i := range min(n, window) {
 		node := s.Nodes[(start+i)%n]
-		if len(tried) > 0 && slices.Contains(tried, node) {
+		if avoid(node, tried) {
 			continue
 		}
 		requests := node.Load.InFlight.Load() + node.Load.Open.Load()
@@ -86,7 +87,7 @@ func LeastRequest(s *discovery.Service, _ uint64, tried []*discovery.Node) *disc
 		}
 	}
 	if alike == 0 {
-		return untried(s.Nodes, tried, nil) // the whole window was tried
+		return untried(s, tried, nil, false) // the whole window was tried
 	}
 	for range random & (1<<32 - 1) * uint64(bits.OnesCount64(alike)) >> 32 {
 		alike &= alike - 1
@@ -99,8 +100,8 @@ const maxSkips = 8
 
 // Hash picks by rendezvous hashing (Thaler and Ravishankar, 1998): each node
 // has a weight of its own for each key, the highest is taken, and the next
-// ones are where a request goes that is tried again or whose node could not be
-// reached lately. When a node leaves, only its keys move. Every sidecar chooses
+// ones are where a request goes that is tried again or whose node is out or could
+// not be reached lately. When a node leaves, only its keys move. Every sidecar chooses
 // alike. It looks at every node, at a nanosecond or so each. Without a key it is
 // P2C.
 func Hash(s *discovery.Service, key uint64, tried []*discovery.Node) *discovery.Node {
@@ -116,7 +117,7 @@ func Hash(s *discovery.Service, key uint64, tried []*discovery.Node) *discovery.
 		}
 		bound = weight
 		node := s.Nodes[i]
-		if slices.Contains(tried, node) {
+		if avoid(node, tried) {
 			continue
 		}
 		if node.Load.Failed.Load() == 0 || !doubtful(node) {

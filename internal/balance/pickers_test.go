@@ -36,7 +36,7 @@ func TestRoundRobinIsEven(t *testing.T) {
 				}
 			}
 			s := discovery.NewService("svc", nodes)
-			s.Turn = all.Turn
+			s.Account = all.Account
 			return s
 		}
 		there[0] = true

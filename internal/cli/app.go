@@ -30,6 +30,7 @@ type invocation struct {
 // brackets are around what may be left out.
 type command struct {
 	use     string
+	under   string // the command that it stands under, "" for micro itself
 	aliases []string
 	short   string
 	long    string
@@ -41,7 +42,7 @@ type command struct {
 
 // The groups of settings that the commands use.
 var (
-	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupCommon}
+	sidecarGroups = []string{groupSidecar, groupApp, groupHealth, groupLimits, groupEngines, groupObserve, groupCommon}
 	clientGroups  = []string{groupCommand, groupThrough, groupOutput, groupEngines, groupLimits, groupCommon}
 	localGroups   = []string{groupOutput, groupCommon}
 )
@@ -72,6 +73,9 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(a.cobra(c))
 	}
 	root.AddCommand(registry, completionCommand())
+	for _, parent := range messagingParents() {
+		root.AddCommand(a.parent(parent))
+	}
 	for _, c := range []command{
 		sidecarCommand(), watchCommand(), callCommand(), streamCommand(), healthCommand(), statsCommand(),
 		publishCommand(), subscribeCommand(), versionCommand(),
@@ -79,6 +83,17 @@ func (a *app) root() *cobra.Command {
 		root.AddCommand(a.cobra(c))
 	}
 	return root
+}
+
+// parent makes a command that only has commands of its own.
+func (a *app) parent(p parentCommand) *cobra.Command {
+	cmd := &cobra.Command{Use: p.name + " COMMAND", Short: p.short, Args: cobra.ArbitraryArgs, RunE: unknownCommand}
+	newFlagSet(cmd, settingsTable(), clientGroups)
+	for _, c := range p.commands {
+		c.under, c.groups = p.name, clientGroups
+		cmd.AddCommand(a.cobra(c))
+	}
+	return cmd
 }
 
 // unknownCommand is the error of a command that has subcommands and got none
@@ -110,7 +125,7 @@ func (a *app) cobra(c command) *cobra.Command {
 		if at := cmd.ArgsLenAtDash(); c.child && at >= 0 && at < len(args) {
 			return errors.New("starting a command with -- is not in this version yet")
 		}
-		rest, err := arguments(c.use, args)
+		rest, err := arguments(c.under, c.use, args)
 		if err != nil {
 			return err
 		}
@@ -124,9 +139,9 @@ func (a *app) cobra(c command) *cobra.Command {
 
 // arguments holds args against the line in the help and returns those that
 // stand for words in capitals.
-func arguments(use string, args []string) ([]string, error) {
+func arguments(under, use string, args []string) ([]string, error) {
 	words := strings.Fields(use)
-	form := "usage: micro " + use
+	form := "usage: micro " + strings.TrimSpace(under+" "+use)
 	var out []string
 	for _, word := range words[1:] {
 		name := strings.Trim(word, "[]")
@@ -158,7 +173,7 @@ func completionCommand() *cobra.Command {
 	}
 	newFlagSet(cmd, settingsTable(), localGroups)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		args, err := arguments(cmd.Use, args)
+		args, err := arguments("", cmd.Use, args)
 		if err != nil {
 			return err
 		}

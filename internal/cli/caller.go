@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/sidecar"
@@ -19,12 +18,13 @@ type caller struct {
 
 // newCaller makes a caller as the sidecar makes its own, but that a command
 // may call any address: it has nobody's rights but its user's.
-func newCaller(c *sidecar.Config, find *discovery.Discovery) (*caller, error) {
-	balancer, err := balance.New(c.Selector, c.Retries, transport.NotSent)
+func newCaller(c *sidecar.Config, d sidecar.Drivers, find *discovery.Discovery) (*caller, error) {
+	balancer, err := d.Balancer(c.Selector)
 	if err != nil {
 		return nil, err
 	}
-	client := transport.New(transport.Options{PoolSize: c.PoolSize, MaxBody: c.MaxBodySize})
+	balancer.Retries, balancer.TryTimeout = c.Retries, c.TryTimeout
+	client := transport.New(transport.Options{PoolSize: c.PoolSize, DialTimeout: c.ConnectTimeout, MaxBody: c.MaxBodySize})
 	return &caller{client, &rpc.Caller{
 		Resolver:   find,
 		Balancer:   balancer,

@@ -74,6 +74,12 @@ func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int 
 	return exitUsage
 }
 
+// Broken says that this build's own table is wrong, and returns the exit status.
+func Broken(stderr io.Writer, err error) int {
+	(&streams{err: stderr}).say("this build cannot be used: %v", err)
+	return exitUsage
+}
+
 // interrupted is the shell's exit status for a process that a signal ended.
 func interrupted(s os.Signal) int {
 	if n, ok := s.(syscall.Signal); ok {

@@ -28,11 +28,19 @@ type client interface {
 	// calls emit with each answer, until the RPC or ctx ends. requests may be
 	// asked for a moment longer.
 	Stream(ctx context.Context, c call, requests func() ([]byte, error), emit func([]byte) error) error
-	Publish(ctx context.Context, topic string, m broker.Message) error
+	Publish(ctx context.Context, topic string, m broker.Message, o publishing) error
 	// Subscribe calls live once it is, then emit for each message, until ctx
-	// ends (nil) or the subscription breaks.
-	Subscribe(ctx context.Context, s subscription, live func(), emit func(broker.Message) error) error
+	// ends (nil) or the subscription breaks. With ack a message is acknowledged
+	// when emit has returned without an error.
+	Subscribe(ctx context.Context, s subscription, live func(), emit func(received) error) error
+	queueClient
 	Close() error
+}
+
+// publishing says how a message is published.
+type publishing struct {
+	id    string        // "" without
+	delay time.Duration // 0: at once
 }
 
 // call is one RPC.
@@ -45,7 +53,19 @@ type call struct {
 }
 
 // subscription is what to subscribe to.
-type subscription struct{ topic, queue string }
+type subscription struct {
+	topic, queue string
+	ack          bool // the queue is durable
+}
+
+// received is a message as GET /broker sends it.
+type received struct {
+	ID      string `json:"Id,omitempty"` // with ack
+	Header  map[string]string
+	Body    []byte
+	Attempt int    `json:",omitempty"` // with ack
+	Topic   string `json:",omitempty"` // when a pattern was subscribed to
+}
 
 // with opens a client, runs f with it and closes it again. messaging tells
 // whether f needs the broker.

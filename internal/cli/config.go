@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -30,10 +31,16 @@ type Config struct {
 	Queue   string            // subscribe
 	Headers map[string]string // publish
 
+	messageID string        // publish
+	delay     time.Duration // publish
+	ack       bool          // subscribe
+	limit     int           // dead list
+	all       bool          // dead drop
+
 	tls             tlsFiles
-	acme            acmeSetting
 	authTokenFile   string // --auth_token_file
 	credentials     credentials
+	acme            acmeSetting
 	serverAddress   hostPort // --server_address
 	serverAdvertise hostPort // --server_advertise
 	nodeAddress     hostPort // call: the one node to call
@@ -52,12 +59,31 @@ func (c *Config) finish(given map[string]origin, d sidecar.Drivers) error {
 			c.Sidecar.Addresses = []string{":443"}
 		}
 	}
+	if err := c.finishSelector(given, d); err != nil {
+		return err
+	}
 	return c.finishEngines(given, d)
+}
+
+// finishSelector refuses a selector that nobody knows.
+func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) error {
+	selector := c.Sidecar.Selector
+	if _, err := d.Balancer(selector); err != nil {
+		names := append(balance.Selectors(), slices.Sorted(maps.Keys(d.Selectors))...)
+		return fmt.Errorf("%s: %w", given["selector"], expected(selector, strings.Join(names, ", ")+" or hash:HEADER with the name of a header field"))
+	}
+	return nil
 }
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishApp(given), c.finishTimes(given), c.finishTLS(given), c.finishAuth(given))
+	return errors.Join(
+		c.finishApp(given),
+		c.finishTimes(given),
+		c.finishTLS(given),
+		c.finishAuth(given),
+		c.finishSubscriptions(given),
+	)
 }
 
 // finishApp checks the application's settings and splits what is registered.
@@ -127,16 +153,25 @@ func (c *Config) finishEngines(given map[string]origin, d sidecar.Drivers) error
 		e.Broker = scheme
 		given["broker"] = given["broker_address"]
 	}
-	if err := known(e.Registry, given["registry"], d.Registries); err != nil {
-		return err
+	names := strings.Split(e.Registry, ",")
+	for i, name := range names {
+		if err := known(name, given["registry"], d.Registries); err != nil {
+			return err
+		}
+		if len(names) > 1 && (name == "" || slices.Contains(names[:i], name)) {
+			return fmt.Errorf("%s: %q: expected names with commas between, each once", given["registry"], e.Registry)
+		}
 	}
 	if err := known(e.Broker, given["broker"], d.Brokers); err != nil {
 		return err
 	}
 	if err := d.Check(e.Registry, e.RegistryAddress); err != nil {
+		if e.RegistryAddress == "" {
+			return fmt.Errorf("%s needs --registry_address: %w", given["registry"], err)
+		}
 		return fmt.Errorf("%s: %w", given["registry_address"], err)
 	}
-	if err := d.Check(e.Broker, e.BrokerAddress); err != nil {
+	if err := d.CheckBrokerAddress(e.Broker, e.BrokerAddress); err != nil {
 		return fmt.Errorf("%s: %w", given["broker_address"], err)
 	}
 	return nil

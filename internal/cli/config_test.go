@@ -121,13 +121,16 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"server_version": "1.2", "server_id": "foo-1", "server_metadata": "a=b,c=d=e",
 		"healthcheck_url": "http://127.0.0.1:9090/health", "healthcheck_interval": "7s", "healthcheck_timeout": "3s",
 		"healthcheck_fall": "4", "healthcheck_rise": "5", "register_ttl": "60", "register_interval": "20",
+		"client_connect_timeout": "3s", "client_try_timeout": "4s", "max_concurrency": "100",
 		"selector": "hash:X-User", "client_retries": "3", "client_pool_size": "9", "max_body_size": "1MiB",
 		"drain_delay": "2s", "shutdown_grace": "8s", "registry": "consul", "registry_address": "10.0.0.2:8500",
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",
+		"admin_address": "0.0.0.0:8082", "access_log": "access.log", "access_log_format": "combined", "access_log_slow": "500ms",
+		"subscribe": "topic=orders,queue=billing,path=/events", "broker_max_bytes": "1GiB", "engine_sync": "always",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
 	}
-	// What is for other commands, and the file itself. ACME takes the place of
-	// certificates in files, see TestACME.
+	// What is for other commands, the file itself, and ACME, which takes the
+	// place of certificates in files, see TestACME.
 	notSidecars := []string{
 		"proxy_address", "token_file", "ca_file", "client_cert_file", "client_key_file", "output", "config",
 		"enable_acme", "acme_hosts", "acme_ca", "acme_ca_root", "acme_email", "acme_cache", "acme_http_address",
@@ -162,7 +165,8 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 			t.Errorf("from the %s: the tokens are others", name)
 		}
 		// Pools of certificates and what tokens are kept in cannot be compared.
-		got.Sidecar.TLS, got.Sidecar.Certificates, got.Sidecar.Tokens = want.Sidecar.TLS, want.Sidecar.Certificates, want.Sidecar.Tokens
+		got.Sidecar.TLS, got.Sidecar.Tokens = want.Sidecar.TLS, want.Sidecar.Tokens
+		got.Sidecar.Certificates = want.Sidecar.Certificates
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("from the %s:\n%+v\nfrom flags:\n%+v", name, got, want)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/messaging"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
 )
@@ -41,7 +42,7 @@ func openDirect(ctx context.Context, i *invocation, messaging bool) (*direct, er
 		return nil, err
 	}
 	find := discovery.New(engines.Registry, log)
-	calls, err := newCaller(&i.cfg.Sidecar, find)
+	calls, err := newCaller(&i.cfg.Sidecar, i.drivers, find)
 	if err != nil { // the settings were checked: this is a fault of ours
 		find.Close()
 		return nil, errors.Join(err, engines.Close(ctx))
@@ -100,17 +101,23 @@ func (d *direct) Call(ctx context.Context, c call) (json.RawMessage, error) {
 }
 
 // Publish gives the message to the broker.
-func (d *direct) Publish(ctx context.Context, topic string, m broker.Message) error {
-	return d.engines.Broker.Publish(ctx, topic, m)
+func (d *direct) Publish(ctx context.Context, topic string, m broker.Message, o publishing) error {
+	if o.id != "" {
+		m.Header = withField(m.Header, "Micro-Id", o.id)
+	}
+	return messaging.Publish(ctx, d.engines.Broker, topic, m, messaging.PublishOptions{ID: o.id, Delay: o.delay})
 }
 
 // Subscribe passes on what the broker delivers. A broker survives an engine
 // that goes away and comes back, so only ctx and emit end it.
-func (d *direct) Subscribe(ctx context.Context, s subscription, live func(), emit func(broker.Message) error) (err error) {
+func (d *direct) Subscribe(ctx context.Context, s subscription, live func(), emit func(received) error) (err error) {
+	if s.ack {
+		return d.subscribeDurable(ctx, s, live, emit)
+	}
 	failed := make(chan error, 1)
 	sub, err := d.engines.Broker.Subscribe(ctx, s.topic, broker.SubscribeOptions{Queue: s.queue},
 		func(m broker.Delivery) {
-			if err := emit(m.Message); err != nil {
+			if err := emit(receivedFrom(s.topic, m)); err != nil {
 				select {
 				case failed <- err:
 				default: // the first one ends the command

@@ -127,9 +127,6 @@ func findSetting(name string, byName map[string]*setting, names []string) (*sett
 	if slices.Contains(meaningless, name) {
 		return nil, nil
 	}
-	if _, ok := notYet[name]; ok {
-		return nil, fmt.Errorf("%s is not in this version yet", name)
-	}
 	return nil, fmt.Errorf("unknown setting %.64q%s", name, suggestion(name, "", names))
 }
 
@@ -147,6 +144,14 @@ func fileItems(value *yaml.Node, s *setting) ([]string, error) {
 		items = s.items(value.Value)
 	case value.Kind == yaml.SequenceNode && s.list:
 		for _, item := range value.Content {
+			if item.Kind == yaml.MappingNode && s.noComma {
+				joined, err := joinMapping(item)
+				if err != nil {
+					return nil, err
+				}
+				items = append(items, joined)
+				continue
+			}
 			if item.Kind != yaml.ScalarNode {
 				return nil, errors.New("expected a list of texts")
 			}
@@ -164,6 +169,19 @@ func fileItems(value *yaml.Node, s *setting) ([]string, error) {
 		return nil, errors.New("expected one value")
 	}
 	return items, s.set(&Config{}, items)
+}
+
+// joinMapping makes KEY=VALUE,… of a mapping, as the flag has it.
+func joinMapping(m *yaml.Node) (string, error) {
+	var parts []string
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		k, v := m.Content[i], m.Content[i+1]
+		if k.Kind != yaml.ScalarNode || v.Kind != yaml.ScalarNode {
+			return "", errors.New("expected a mapping of texts to texts")
+		}
+		parts = append(parts, k.Value+"="+v.Value)
+	}
+	return joinEscaped(parts), nil
 }
 
 // atLine puts the node's line in front of err.

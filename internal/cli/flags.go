@@ -100,9 +100,6 @@ func (f *flagSet) unknown(err *pflag.NotExistError) error {
 		typed, dashes = short, "-"
 	}
 	name, _, _ := strings.Cut(typed, "=")
-	if _, ok := notYet[name]; ok {
-		return fmt.Errorf("--%s is not in this version yet", name)
-	}
 	var names []string
 	for _, s := range f.settings {
 		names = append(names, s.name)

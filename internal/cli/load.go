@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -84,13 +83,6 @@ func applyFile(c *Config, from map[string]origin, flags *flagSet, env environmen
 // applyEnvironment sets what the environment says. An empty variable is none,
 // and one that the command has no use for is not meant for it.
 func applyEnvironment(c *Config, from map[string]origin, flags *flagSet, env environment) error {
-	for _, name := range slices.Sorted(maps.Keys(notYet)) {
-		value := env.get(envName(name))
-		if on, err := parseBool(value); value == "" || notYet[name] && err == nil && !on {
-			continue
-		}
-		return fmt.Errorf("%s: --%s is not in this version yet", envName(name), name)
-	}
 	for _, name := range meaningless {
 		if env.get(envName(name)) != "" {
 			flags.ignored = append(flags.ignored, envName(name))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/micro/sidecar/broker"
@@ -11,7 +12,7 @@ func publishCommand() command {
 	return command{
 		use: "publish TOPIC [BODY|-]", short: "publish a message",
 		long: "BODY is sent as it is; - reads it from the standard input.",
-		own:  []*setting{headerSetting()}, groups: clientGroups, run: publish,
+		own:  []*setting{headerSetting(), idSetting(), delaySetting()}, groups: clientGroups, run: publish,
 	}
 }
 
@@ -24,24 +25,27 @@ func publish(ctx context.Context, i *invocation) error {
 		}
 	}
 	return i.withTimeout(ctx, true, func(ctx context.Context, c client) error {
-		return c.Publish(ctx, i.args[0], broker.Message{Header: i.cfg.Headers, Body: body})
+		return c.Publish(ctx, i.args[0], broker.Message{Header: i.cfg.Headers, Body: body}, publishing{i.cfg.messageID, i.cfg.delay})
 	})
 }
 
 func subscribeCommand() command {
 	return command{
 		use: "subscribe TOPIC", short: "print the messages of a topic as they come",
-		long: "A message is a line: its body when that is one line of text, else the body in base64.\nWith --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}.",
-		own:  []*setting{queueSetting()}, groups: clientGroups, run: subscribe,
+		long: "A message is a line: its body when that is one line of text, else the body in base64.\nWith --output json it is {\"Header\":{…},\"Body\":\"<base64>\"}.\nWith --ack the queue is durable: its messages wait, and each is acknowledged when it was printed.",
+		own:  []*setting{queueSetting(), ackSetting()}, groups: clientGroups, run: subscribe,
 	}
 }
 
 func subscribe(ctx context.Context, i *invocation) error {
 	topic := i.args[0]
+	if i.cfg.ack && i.cfg.Queue == "" {
+		return errors.New("--ack needs --queue, the durable queue to take messages from")
+	}
 	return i.with(ctx, true, func(c client) error {
-		return ended(ctx, c.Subscribe(ctx, subscription{topic, i.cfg.Queue},
+		return ended(ctx, c.Subscribe(ctx, subscription{topic, i.cfg.Queue, i.cfg.ack},
 			func() { i.say("subscribed to %s", visible(topic)) },
-			func(m broker.Message) error {
+			func(m received) error {
 				if i.json() {
 					if m.Header == nil {
 						m.Header = map[string]string{}

@@ -9,12 +9,13 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 
-	"github.com/micro/sidecar/internal/balance"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/registry"
 )
@@ -155,13 +156,11 @@ func parseChoice(words []string, synonyms map[string]string) func(string) (strin
 	}
 }
 
-// parseSelector takes the names of the balancer's selectors, and go-micro's.
+// parseSelector takes go-micro's names of selectors; the others are looked for
+// in finishSelector, which knows the table.
 func parseSelector(s string) (string, error) {
 	if s == "default" || s == "cache" {
 		return "p2c", nil
-	}
-	if _, err := balance.New(s, 0, nil); err != nil {
-		return "", expected(s, strings.Join(balance.Selectors(), ", ")+" or hash:HEADER with the name of a header field")
 	}
 	return s, nil
 }
@@ -268,17 +267,19 @@ func validHost(host string) bool {
 }
 
 // parseEngineAddress takes what a driver may be told: a URL, or one without its
-// scheme. The driver knows the rest.
+// scheme, or several. The drivers know the rest.
 func parseEngineAddress(s string) (string, error) {
-	text := s
-	if !strings.Contains(s, "://") {
-		text = "any://" + s
+	_, err := engineurl.Parse("any", s)
+	if err != nil && s != "" && !slices.ContainsFunc(strings.Split(s, ","), func(part string) bool {
+		_, err := engineurl.Parse("any", part)
+		return part != "" && err != nil
+	}) {
+		err = nil // each by itself can be one; who they are for is known later
 	}
-	u, err := url.Parse(text)
-	if err != nil || u.Host == "" && u.Path == "" || badPort(u) || strings.ContainsFunc(s, unicode.IsSpace) {
-		return "", expected(s, "HOST:PORT or a URL")
+	if err != nil && !strings.Contains(s, "@") { // there may be a password before it
+		err = fmt.Errorf("%.200q: %w", s, err)
 	}
-	return s, nil
+	return s, err
 }
 
 // parseProbeURL takes an http or https URL, or one with a unix socket in it.

@@ -14,7 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -131,12 +130,21 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// messageLine is a message as a line: its body when it is text of one line (a
-// line break at its end does not count), else the body in base64.
-func messageLine(m broker.Message) string {
-	text := strings.TrimSuffix(string(m.Body), "\n")
+// messageLine is a message as a line: a CloudEvent with its type, source and
+// id, any other as its body.
+func messageLine(m received) string {
+	if text, ok := cloudEventLine(m); ok {
+		return text
+	}
+	return bodyLine(m.Body)
+}
+
+// bodyLine is a body as a line: itself when it is text of one line (a line
+// break at its end does not count), else in base64.
+func bodyLine(body []byte) string {
+	text := strings.TrimSuffix(string(body), "\n")
 	if printable(strings.ReplaceAll(text, "\t", " ")) {
 		return text
 	}
-	return base64.StdEncoding.EncodeToString(m.Body)
+	return base64.StdEncoding.EncodeToString(body)
 }

@@ -112,7 +112,13 @@ var connectionFields = []string{
 }
 
 // Publish sends the message as the request's body, its header as the request's.
-func (p *proxied) Publish(ctx context.Context, topic string, m broker.Message) error {
+func (p *proxied) Publish(ctx context.Context, topic string, m broker.Message, o publishing) error {
+	if o.id != "" {
+		m.Header = withField(m.Header, "Micro-Id", o.id)
+	}
+	if o.delay > 0 {
+		m.Header = withField(m.Header, "Micro-Delay", o.delay.String())
+	}
 	target := p.base.endpoint("broker", url.Values{"topic": {topic}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(m.Body))
 	if err != nil {

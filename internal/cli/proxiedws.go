@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-
-	"github.com/micro/sidecar/broker"
 )
 
 // Time between two pings of a subscription, and how long an answer may take:
@@ -23,10 +21,13 @@ const (
 )
 
 // Subscribe reads the frames of the sidecar's WebSocket.
-func (p *proxied) Subscribe(ctx context.Context, s subscription, live func(), emit func(broker.Message) error) error {
+func (p *proxied) Subscribe(ctx context.Context, s subscription, live func(), emit func(received) error) error {
 	query := url.Values{"topic": {s.topic}}
 	if s.queue != "" {
 		query.Set("queue", s.queue)
+	}
+	if s.ack {
+		query.Set("ack", "true")
 	}
 	dialed, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -58,18 +59,34 @@ func (p *proxied) Subscribe(ctx context.Context, s subscription, live func(), em
 }
 
 // readFrames passes every message on until the connection ends.
-func readFrames(ctx context.Context, conn *websocket.Conn, emit func(broker.Message) error) error {
+func readFrames(ctx context.Context, conn *websocket.Conn, emit func(received) error) error {
 	for {
 		_, frame, err := conn.Read(ctx)
 		if err != nil {
 			return err
 		}
-		var m broker.Message
+		var m struct {
+			received
+			Error string
+		}
 		if err := json.Unmarshal(frame, &m); err != nil {
 			return fmt.Errorf("a frame that is no message: %w", err)
 		}
-		if err := emit(m); err != nil {
+		if m.Error != "" {
+			return errors.New(m.Error)
+		}
+		if err := emit(m.received); err != nil {
 			return &emitError{err}
+		}
+		if m.ID == "" {
+			continue
+		}
+		ack, err := json.Marshal(map[string]string{"Ack": m.ID})
+		if err != nil {
+			return err
+		}
+		if err := conn.Write(ctx, websocket.MessageText, ack); err != nil {
+			return err
 		}
 	}
 }

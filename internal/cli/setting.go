@@ -72,10 +72,3 @@ func many[T any](parse func([]string) (T, error), at func(*Config) *T) func(*Con
 
 // meaningless are go-micro's flags that say nothing here.
 var meaningless = []string{"client", "server", "client_pool_ttl", "transport", "transport_address"}
-
-// notYet are the flags of the contract that this version lacks. They are
-// refused rather than ignored: nobody shall believe himself protected. The
-// value tells whether the flag is a switch.
-var notYet = map[string]bool{
-	"subscribe": false, "max_concurrency": false, "admin_address": false,
-}

@@ -25,7 +25,19 @@ const (
 // It is the one place that knows names, defaults and texts: flags, environment,
 // configuration file and help follow it.
 func settingsTable() []*setting {
-	return slices.Concat(sidecarSettings(), tlsSettings(), acmeSettings(), authSettings(), appSettings(), limitSettings(), engineSettings(), commonSettings())
+	return slices.Concat(
+		sidecarSettings(),
+		tlsSettings(),
+		acmeSettings(),
+		authSettings(),
+		appSettings(),
+		limitSettings(),
+		resilienceSettings(),
+		engineSettings(),
+		messagingSettings(),
+		observeSettings(),
+		commonSettings(),
+	)
 }
 
 func sidecarSettings() []*setting {
@@ -158,10 +170,6 @@ func limitSettings() []*setting {
 			name: "selector", group: groupLimits, value: "NAME", def: "p2c", choices: balance.Selectors(),
 			help: "how a node is chosen: p2c, roundrobin, leastrequest, random, hash or hash:HEADER (default and cache mean p2c)",
 			set:  one(parseSelector, func(c *Config) *string { return &c.Sidecar.Selector }),
-		},
-		{
-			name: "client_retries", group: groupLimits, value: "N", def: "1", help: "0: a call that did not reach its node is not sent to another",
-			set: one(parseInt(0, 100), func(c *Config) *int { return &c.Sidecar.Retries }),
 		},
 		{
 			name: "client_pool_size", group: groupLimits, value: "N", def: "1024", help: "idle connections kept a node",

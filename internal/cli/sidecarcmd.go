@@ -28,6 +28,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	info := slog.LevelInfo
 	log := i.logger(&info)
 	cfg := i.cfg.Sidecar
+	cfg.Observe.Version = build().Version
 	cfg.Engines.Host = true
 	cfg.Engines.DataDir = i.dataDir()
 	if mayEmbed(cfg.Engines) {
@@ -41,6 +42,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 			i.say("data_dir %s is not writable: using the temporary %s, nothing in it outlives this process",
 				orDash(cfg.Engines.DataDir), dir)
 		}
+		cfg.Engines.Temporary = dir != cfg.Engines.DataDir
 		cfg.Engines.DataDir = dir
 	}
 	defer lookOnHangup(cfg.Certificates)()

@@ -38,6 +38,12 @@ func (d *Discovery) Announce(ctx context.Context, s registry.Service, ttl, inter
 		switch {
 		case ctx.Err() != nil:
 			return
+		case errors.Is(err, registry.ErrReadOnly):
+			if !d.unwritable.Swap(true) {
+				d.log.Warn("application is not registered: --registry names nothing that can be written", "service", s.Name, "error", err)
+			}
+			<-ctx.Done()
+			return
 		case err != nil:
 			if !failing {
 				d.log.Warn("application could not be registered; trying on", "service", s.Name, "error", err)

@@ -7,6 +7,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -54,6 +55,8 @@ type Discovery struct {
 	// known holds the *entry of every name that has a snapshot. Requests read it
 	// without a lock; it is changed with mu held.
 	known sync.Map
+	// unwritable: it was said that nothing can be registered.
+	unwritable atomic.Bool
 	// listed is the last answer to List; nobody changes it.
 	listed atomic.Pointer[[]string]
 	// mu guards what follows, what is in the entries, and changes of known.
@@ -101,6 +104,20 @@ func (d *Discovery) snapshot(name string) *Service {
 		return e.(*entry).service.Load()
 	}
 	return nil
+}
+
+// Services returns the present snapshot of every service in use, sorted by
+// name. It asks no engine.
+func (d *Discovery) Services() []*Service {
+	var all []*Service
+	d.known.Range(func(_, e any) bool {
+		if s := e.(*entry).service.Load(); s != nil {
+			all = append(all, s)
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b *Service) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
 // Refresh reads a service from the engine, updates its snapshot and returns

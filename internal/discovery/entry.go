@@ -154,13 +154,14 @@ func snapshot(name string, versions []registry.Service, old *Service) *Service {
 	if old == nil {
 		return s
 	}
-	s.Turn = old.Turn
+	s.Account, s.Meter = old.Account, old.Meter
 	for i, n := range s.Nodes {
 		at, ok := slices.BinarySearchFunc(old.Nodes, n.ID, func(o *Node, id string) int { return cmp.Compare(o.ID, id) })
 		if ok && same(old.Nodes[at], n) {
 			s.Nodes[i] = old.Nodes[at]
 		}
 	}
+	s.Outliers.fit(s.Nodes, Now())
 	return s
 }
 

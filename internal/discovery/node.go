@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -18,6 +19,8 @@ type Node struct {
 	Peer
 	// Load is what balancing knows about the node.
 	Load Load
+	// Meter counts what was asked of it.
+	Meter stats.Meter
 }
 
 // Peer is where a node is reached and how it is spoken to. It is comparable: two
@@ -60,12 +63,18 @@ type Load struct {
 	Open atomic.Int64
 	// Latency is a moving average in nanoseconds, 0 when nothing was measured.
 	Latency atomic.Int64
-	// Measured is when Latency last changed, in nanoseconds of the balancer's
-	// clock.
+	// Measured is when Latency last changed, as [Now] has it.
 	Measured atomic.Int64
 	// Failed is when the node last could not be reached, on the same clock; 0
 	// when it has answered since.
 	Failed atomic.Int64
+
+	// Of ejections, see Outliers. until is when a node that is out is due for a
+	// request, 0 while it is in the rotation; back is when it last came back.
+	until, back atomic.Int64
+	failures    atomic.Int64 // in a row
+	times       atomic.Int64 // ejections, less what it has made good since
+	ejected     atomic.Int64 // ejections so far
 }
 
 // Service is an immutable snapshot of a service: all nodes of all versions,
@@ -75,9 +84,11 @@ type Service struct {
 	Nodes []*Node
 	// Hashes are the nodes' places in consistent hashing, in the order of Nodes.
 	Hashes []uint64
-	// Turn is where round robin stands: the node picked last. All snapshots of
-	// a service share it, so it goes on when nodes change and ends with them.
-	Turn *atomic.Pointer[Node]
+	// Account is shared by all snapshots of the service.
+	*Account
+	// Meter counts the requests to the service. Like Account it is shared, and
+	// ends with the service.
+	Meter *stats.Meter
 	// Versions is what the engine said, one a version.
 	Versions []registry.Service
 }
@@ -85,7 +96,7 @@ type Service struct {
 // NewService returns the first snapshot of a service; it sorts nodes.
 func NewService(name string, nodes []*Node) *Service {
 	slices.SortFunc(nodes, byID)
-	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Turn: new(atomic.Pointer[Node])}
+	s := &Service{Name: name, Nodes: nodes, Hashes: make([]uint64, len(nodes)), Account: NewAccount(), Meter: new(stats.Meter)}
 	for i, n := range nodes {
 		s.Hashes[i] = Hash(n.ID)
 	}

@@ -75,7 +75,7 @@ func TestSnapshotsCarryOn(t *testing.T) {
 	must(t, d.Register(ctx, service("svc", "b"), 0))
 	after, err := d.Lookup(ctx, "svc")
 	must(t, err)
-	if after == before || after.Turn != before.Turn || after.Turn.Load().ID != "c" {
+	if after == before || after.Account != before.Account || after.Turn.Load().ID != "c" {
 		t.Errorf("round robin begins again: %+v, then %+v", before, after)
 	}
 	for _, s := range []*Service{before, after} {
@@ -92,7 +92,7 @@ func TestSnapshotsCarryOn(t *testing.T) {
 	must(t, d.Register(ctx, service("svc", "a"), 0))
 	again, err := d.Lookup(ctx, "svc")
 	must(t, err)
-	if again.Turn == before.Turn {
+	if again.Account == before.Account {
 		t.Error("what is kept with a service outlives it")
 	}
 }

@@ -55,7 +55,7 @@ func (e *Engine) host() (*host, error) {
 	if err := e.folder.claimStore(); err != nil {
 		return nil, err
 	}
-	h, err := startHost(e.folder, e.o.Listen, e.o.Log)
+	h, err := startHost(e.folder, e.o.Listen, e.o.Sync, e.o.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,10 @@ type Options struct {
 	Listen string
 	// CanHost lets this process host. Without it, it only joins.
 	CanHost bool
+	// Sync is how long what was written may wait until the disk has it, which
+	// is what a power failure may cost; 0 is five seconds, negative is no time:
+	// every message is on the disk before it is acknowledged.
+	Sync time.Duration
 	// Version is published for people; "" is "unknown".
 	Version string
 	// Log gets the life of the engine and the server's complaints; nil is
@@ -60,6 +64,7 @@ type Engine struct {
 	folder folder
 
 	registry, messages account
+	space              space
 
 	stop context.CancelFunc
 	kept chan struct{} // closed when keep has ended

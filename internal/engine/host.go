@@ -22,8 +22,9 @@ const (
 	maxPending = 4 * maxPayload
 	// maxMemory bounds streams held in memory; ours are on disk.
 	maxMemory = 64 << 20
-	// syncInterval is how much a power failure may cost. A killed process
-	// loses nothing: what is acknowledged is the kernel's by then.
+	// syncInterval is how much a power failure may cost unless Options say
+	// otherwise. A killed process loses nothing: what is acknowledged is the
+	// kernel's by then.
 	syncInterval = 5 * time.Second
 	// startTimeout bounds the recovery of a large store.
 	startTimeout = 30 * time.Second
@@ -36,7 +37,7 @@ type host struct {
 }
 
 // startHost starts the server on a store that the caller has locked.
-func startHost(f folder, listen string, log *slog.Logger) (*host, error) {
+func startHost(f folder, listen string, sync time.Duration, log *slog.Logger) (*host, error) {
 	address, portText, err := net.SplitHostPort(listen)
 	if err != nil {
 		return nil, fmt.Errorf("engine address %q: expected host:port: %w", listen, err)
@@ -65,6 +66,10 @@ func startHost(f folder, listen string, log *slog.Logger) (*host, error) {
 		JetStreamMaxMemory:     maxMemory,
 		StoreDir:               f.store(),
 		SyncInterval:           syncInterval,
+		SyncAlways:             sync < 0,
+	}
+	if sync > 0 {
+		opts.SyncInterval = sync
 	}
 	for _, name := range []string{registryAccount, messagesAccount} {
 		opts.Accounts = append(opts.Accounts, server.NewAccount(name))

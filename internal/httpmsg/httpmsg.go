@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 )
 
 // Field is one header field, spelled as it came.
@@ -126,6 +127,20 @@ type Request struct {
 	RemoteAddr string
 	TLS        bool
 	HTTP2      bool
+	// Account is where handlers note what became of the request; nil when nobody
+	// wants to know.
+	Account *Account
+}
+
+// Account is what an access log says about a request that only its handler
+// knows: who answered it, at which address, and the id it went by.
+type Account struct{ Service, Node, RequestID string }
+
+// To notes where the request went; a nil Account takes no note.
+func (a *Account) To(service, node string) {
+	if a != nil {
+		a.Service, a.Node = service, node
+	}
 }
 
 // UnixClient is the RemoteAddr of a client on a unix socket.
@@ -191,6 +206,8 @@ type Error struct {
 	Detail string
 	Allow  string
 	Err    error
+	// RetryAfter is when the request may be made again, 0 when that is not known.
+	RetryAfter time.Duration
 }
 
 // Errorf makes an [Error].

@@ -58,7 +58,11 @@ func FuzzQuery(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		q, err := parseQuery(raw)
+		v, err := parseValues(raw)
+		var q query
+		if err == nil {
+			q, err = v.query()
+		}
 		if err == nil && (q.topic == "" || !utf8.ValidString(q.topic) || !utf8.ValidString(q.queue)) {
 			t.Fatalf("%q: %+v", raw, q)
 		}

@@ -11,14 +11,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/stats"
 )
 
 // Options configure New. Broker and Fail are required.
@@ -50,6 +49,13 @@ type Options struct {
 	// OwnToken tells that a request's Authorization is meant for the sidecar,
 	// so that it does not go into a message; nil means that it never is.
 	OwnToken func(*http.Request) bool
+	// Topics counts messages by topic; nil counts nowhere.
+	Topics *stats.Topics
+	// Name is what the broker is called in errors.
+	Name string
+	// NotDurable, when set, says why the broker's durable abilities must not
+	// be used.
+	NotDurable string
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -59,11 +65,11 @@ type Messaging struct {
 	o   Options
 	log *slog.Logger
 
-	published, delivered, cut atomic.Int64
+	published, delivered, cut, buried atomic.Int64
 
 	mu          sync.Mutex
 	closing     bool
-	subscribers map[*subscriber]bool
+	subscribers map[*connection]bool
 	idle        sync.Cond // on mu: a subscriber has gone
 }
 
@@ -73,6 +79,7 @@ type Counts struct {
 	Published   int64 // messages that the broker took
 	Delivered   int64 // frames that were sent to subscribers
 	Cut         int64 // subscribers that were cut because they were slow
+	Buried      int64 // messages that became dead letters
 }
 
 // New makes a Messaging.
@@ -100,35 +107,45 @@ func New(o Options) *Messaging {
 	if o.OwnToken == nil {
 		o.OwnToken = func(*http.Request) bool { return false }
 	}
+	if o.Topics == nil {
+		o.Topics = new(stats.Topics)
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Messaging{o: o, log: o.Log, subscribers: map[*subscriber]bool{}}
+	m := &Messaging{o: o, log: o.Log, subscribers: map[*connection]bool{}}
 	m.idle.L = &m.mu
 	return m
 }
 
-// ServeHTTP publishes a POST and subscribes a GET that upgrades to WebSocket.
+// ServeHTTP publishes a POST and subscribes a GET that upgrades to WebSocket;
+// requests that name queues or dead letters look at them and manage them.
 func (m *Messaging) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error
 	switch r.Method {
 	case http.MethodPost:
-		err = m.servePublish(w, r)
+		err = m.servePost(w, r)
 	case http.MethodGet:
-		err = m.serveSubscribe(w, r)
+		err = m.serveGet(w, r)
+	case http.MethodDelete:
+		err = m.serveDelete(w, r)
 	default:
-		w.Header().Set("Allow", allow)
-		err = &httpmsg.Error{
-			Status: http.StatusMethodNotAllowed, Allow: allow,
-			Detail: "POST publishes to /broker, GET with a WebSocket upgrade subscribes; " + r.Method + " does neither",
-		}
+		err = wrongMethod(w, r)
 	}
 	if err != nil {
 		m.o.Fail(w, r, err)
 	}
 }
 
-const allow = "GET, POST"
+const allow = "DELETE, GET, POST"
+
+func wrongMethod(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Allow", allow)
+	return &httpmsg.Error{
+		Status: http.StatusMethodNotAllowed, Allow: allow,
+		Detail: "POST publishes to /broker, GET with a WebSocket upgrade subscribes, DELETE removes a durable queue that is named; this " + r.Method + " does nothing",
+	}
+}
 
 // Counts returns what has happened so far.
 func (m *Messaging) Counts() Counts {
@@ -139,6 +156,7 @@ func (m *Messaging) Counts() Counts {
 		Published:   m.published.Load(),
 		Delivered:   m.delivered.Load(),
 		Cut:         m.cut.Load(),
+		Buried:      m.buried.Load(),
 	}
 }
 
@@ -171,53 +189,21 @@ func (m *Messaging) Shutdown(ctx context.Context) error {
 }
 
 // enter adds a subscriber unless the sidecar is shutting down.
-func (m *Messaging) enter(s *subscriber) bool {
+func (m *Messaging) enter(c *connection) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
 		return false
 	}
-	m.subscribers[s] = true
+	m.subscribers[c] = true
 	return true
 }
 
-func (m *Messaging) leave(s *subscriber) {
+func (m *Messaging) leave(c *connection) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.subscribers, s)
+	delete(m.subscribers, c)
 	m.idle.Broadcast()
-}
-
-// query is what /broker is told in the request target.
-type query struct{ topic, queue string }
-
-func parseQuery(raw string) (query, error) {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return query{}, httpmsg.Errorf(http.StatusBadRequest, "malformed query: %v", err)
-	}
-	var q query
-	for _, p := range []struct {
-		name string
-		set  *string
-	}{{"topic", &q.topic}, {"queue", &q.queue}} {
-		switch given := values[p.name]; {
-		case len(given) > 1:
-			return query{}, httpmsg.Errorf(http.StatusBadRequest, "%s is given %d times, expected once", p.name, len(given))
-		case len(given) == 1:
-			*p.set = given[0]
-		}
-		if !utf8.ValidString(*p.set) {
-			return query{}, httpmsg.Errorf(http.StatusBadRequest, "%s %q is not valid UTF-8", p.name, *p.set)
-		}
-	}
-	if q.topic == "" {
-		return query{}, httpmsg.Errorf(http.StatusBadRequest, "no topic: expected /broker?topic=NAME")
-	}
-	if ack := values.Get("ack"); ack != "" && ack != "false" {
-		return query{}, httpmsg.Errorf(http.StatusNotImplemented, "ack=%s: messages are not acknowledged by this broker", ack)
-	}
-	return q, nil
 }
 
 // refusal turns an error of the broker, which says what was being done, into
@@ -226,6 +212,12 @@ func refusal(err error) *httpmsg.Error {
 	switch {
 	case errors.Is(err, broker.ErrTooLarge):
 		return httpmsg.Errorf(http.StatusRequestEntityTooLarge, "%v", err)
+	case errors.Is(err, broker.ErrFull):
+		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v", err)
+	case errors.Is(err, errors.ErrUnsupported):
+		return httpmsg.Errorf(http.StatusNotImplemented, "%v", err)
+	case errors.Is(err, broker.ErrNoQueue), errors.Is(err, broker.ErrNoMessage):
+		return httpmsg.Errorf(http.StatusNotFound, "%v", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return httpmsg.Errorf(http.StatusGatewayTimeout, "the broker did not answer in time: %v", err)
 	default:

@@ -4,26 +4,49 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
+// The fields of a message that say how it is published. Micro-Id stays in the
+// message, for its receivers; Micro-Delay does not.
+const (
+	idField    = "Micro-Id"
+	delayField = "Micro-Delay"
+)
+
+const (
+	// maxHeaders and maxHeaderSize bound a message's header; every engine
+	// holds as much.
+	maxHeaders    = 256
+	maxHeaderSize = 48 << 10
+	// maxID bounds an ID in bytes.
+	maxID = 256
+)
+
+// outgoing is a message that is to be published.
+type outgoing struct {
+	broker.Message
+	id    string        // "" without
+	delay time.Duration // 0: at once
+}
+
 // servePublish publishes the request's body and header.
-func (m *Messaging) servePublish(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r.URL.RawQuery)
+func (m *Messaging) servePublish(w http.ResponseWriter, r *http.Request, q query) error {
+	out, err := m.prepare(r)
 	if err != nil {
 		return err
 	}
-	body, err := m.readBody(w, r)
-	if err != nil {
+	if out.Body, err = m.readBody(w, r); err != nil {
 		return err
 	}
-	message := broker.Message{Header: messageHeader(r.Header, m.o.OwnToken(r)), Body: body}
-	if err := m.publish(r.Context(), q.topic, message); err != nil {
+	if err := m.publish(r.Context(), q.topic, out); err != nil {
 		return refusal(err)
 	}
 	w.Header().Set("Content-Length", "0")
@@ -31,14 +54,50 @@ func (m *Messaging) servePublish(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// prepare makes a message without a body of a request.
+func (m *Messaging) prepare(r *http.Request) (outgoing, error) {
+	out := outgoing{Message: broker.Message{Header: messageHeader(r.Header, m.o.OwnToken(r))}}
+	if err := checkHeader(out.Header); err != nil {
+		return out, httpmsg.Errorf(http.StatusRequestHeaderFieldsTooLarge, "%v", err)
+	}
+	out.id = out.Header[idField]
+	if len(out.id) > maxID {
+		return out, httpmsg.Errorf(http.StatusBadRequest, "%s: %d bytes, at most %d", idField, len(out.id), maxID)
+	}
+	if text, ok := out.Header[delayField]; ok {
+		var err error
+		if out.delay, err = parseDelay(text); err != nil {
+			return out, httpmsg.Errorf(http.StatusBadRequest, "%s: %v", delayField, err)
+		}
+		delete(out.Header, delayField)
+	}
+	return out, nil
+}
+
+// checkHeader says what is too much in a message's header.
+func checkHeader(h map[string]string) error {
+	size := 0
+	for k, v := range h {
+		size += len(k) + len(v)
+	}
+	switch {
+	case len(h) > maxHeaders:
+		return fmt.Errorf("the message has %d header fields, at most %d", len(h), maxHeaders)
+	case size > maxHeaderSize:
+		return fmt.Errorf("the message's header is %d bytes, at most %d", size, maxHeaderSize)
+	}
+	return nil
+}
+
 // publish gives the message to the broker.
-func (m *Messaging) publish(ctx context.Context, topic string, message broker.Message) error {
+func (m *Messaging) publish(ctx context.Context, topic string, out outgoing) error {
 	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
 	defer cancel()
-	if err := m.o.Broker.Publish(ctx, topic, message); err != nil {
-		return err //nolint:wrapcheck // both callers say what they did
+	if err := Publish(ctx, m.o.Broker, topic, out.Message, PublishOptions{ID: out.id, Delay: out.delay, NotDurable: m.o.NotDurable}); err != nil {
+		return err
 	}
 	m.published.Add(1)
+	m.o.Topics.Published(topic)
 	return nil
 }
 

@@ -150,7 +150,7 @@ func TestRefusals(t *testing.T) {
 		{"GET", "", 400, "no topic"},
 		{"GET", "topic=a&queue=%fe", 400, "UTF-8"},
 		{"GET", "topic=a", 426, "WebSocket"},
-		{"GET", "topic=a&ack=true", 501, "acknowledged"},
+		{"GET", "topic=a&ack=true", 400, "queue"},
 		{"PUT", "topic=a", 405, "POST"},
 		{"DELETE", "topic=a", 405, "POST"},
 	} {
@@ -168,7 +168,7 @@ func TestRefusals(t *testing.T) {
 		if response.StatusCode != test.want || !strings.Contains(body.String(), test.detail) {
 			t.Errorf("%s ?%s: %d %q, want %d %q", test.method, test.query, response.StatusCode, body.String(), test.want, test.detail)
 		}
-		if response.StatusCode == 405 && response.Header.Get("Allow") != "GET, POST" {
+		if response.StatusCode == 405 && response.Header.Get("Allow") != "DELETE, GET, POST" {
 			t.Errorf("405 with Allow: %q", response.Header.Get("Allow"))
 		}
 		if response.StatusCode == 426 && response.Header.Get("Upgrade") != "websocket" {

@@ -14,11 +14,7 @@ import (
 // serveSubscribe subscribes, and only then switches protocols: who has read
 // the 101 misses nothing that is published from then on. It returns when the
 // subscriber has gone.
-func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request) error {
-	q, err := parseQuery(r.URL.RawQuery)
-	if err != nil {
-		return err
-	}
+func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q query) error {
 	if !socket.Wanted(r) {
 		// RFC 9110 section 15.5.22: 426 names what to upgrade to. HTTP/2 has no
 		// such fields, and clients reset an answer with them (RFC 9113 section 8.2.2).
@@ -28,23 +24,32 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request) error
 		}
 		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; to publish, use POST")
 	}
-	s := newSubscriber(m, q)
-	if !m.enter(s) {
+	c := newConnection(m, q)
+	if !m.enter(c) {
 		return httpmsg.Errorf(http.StatusServiceUnavailable, "subscribe: the sidecar is shutting down")
 	}
-	defer m.leave(s)
-	subscription, err := m.subscribe(r.Context(), q, s.deliver)
+	defer m.leave(c)
+	if q.ack {
+		return m.serveDurable(w, r, c)
+	}
+	return m.serveLive(w, r, c)
+}
+
+// serveLive serves a subscriber that gets what is published while it is there.
+func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connection) error {
+	s := newSubscriber(c)
+	subscription, err := m.subscribe(r.Context(), c.query, s.deliver)
 	if err != nil {
 		return refusal(err)
 	}
-	conn, err := m.accept(w, r)
+	conn, err := m.accept(w, r, m.o.MaxBodySize)
 	if err != nil {
 		_ = subscription.Close()
 		return err
 	}
-	m.log.Debug("subscriber connected", "topic", q.topic, "queue", q.queue, "remote", r.RemoteAddr)
-	end := s.run(conn, subscription)
-	m.log.Debug("subscriber gone", "topic", q.topic, "queue", q.queue, "remote", r.RemoteAddr, "reason", end.reason)
+	m.log.Debug("subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
+	end := c.run(conn, func() { _ = subscription.Close() }, s.write, s.received)
+	m.log.Debug("subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)
 	return nil
 }
 
@@ -55,7 +60,7 @@ func (m *Messaging) subscribe(ctx context.Context, q query, h broker.Handler) (b
 }
 
 // accept answers 101, or returns why not without having answered.
-func (m *Messaging) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+func (m *Messaging) accept(w http.ResponseWriter, r *http.Request, limit int64) (*websocket.Conn, error) {
 	conn, err := socket.Accept(w, r, &websocket.AcceptOptions{
 		OriginPatterns:  m.o.OriginPatterns,
 		CompressionMode: websocket.CompressionDisabled,
@@ -63,6 +68,6 @@ func (m *Messaging) accept(w http.ResponseWriter, r *http.Request) (*websocket.C
 	if err != nil {
 		return nil, err //nolint:wrapcheck // it is complete
 	}
-	conn.SetReadLimit(m.o.MaxBodySize)
+	conn.SetReadLimit(limit)
 	return conn, nil
 }

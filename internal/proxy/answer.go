@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
 	"github.com/micro/sidecar/internal/transport"
 )
 
@@ -20,7 +21,9 @@ func (p *passage) answer() error {
 		return httpmsg.ErrAborted
 	}
 	if err := copyBody(w, resp.Body); err != nil {
-		return cutOff(grpc, w, p.outOfTime(err))
+		err = p.outOfTime(err)
+		record.Cut(p.service, p.node, err)
+		return cutOff(grpc, w, err)
 	}
 	if resp.Trailer == nil {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/transport"
 )
@@ -75,7 +76,7 @@ func (p *passage) outOfTime(err error) error {
 	if !errors.As(err, &reset) || reset.Code != resetCancel {
 		return err
 	}
-	if limit, ok := grpcTimeout(p.r.Header.Get("grpc-timeout")); ok && time.Since(p.sent) >= limit {
+	if limit, ok := grpcTimeout(p.r.Header.Get("grpc-timeout")); ok && discovery.Now()-p.begun >= int64(limit) {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
 	}
 	return err

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/transport"
 )
@@ -37,7 +38,7 @@ func TestStreamsResetAtTheDeadline(t *testing.T) {
 		{"300m", broken(8), grpcDeadlineExceeded}, {"2S", broken(8), grpcCancelled}, {"", broken(8), grpcCancelled},
 		{"300m", broken(2), grpcInternal}, {"300m", gone, grpcUnavailable},
 	} {
-		p := &passage{r: &httpmsg.Request{}, sent: time.Now().Add(-time.Second)}
+		p := &passage{r: &httpmsg.Request{}, begun: discovery.Now() - int64(time.Second)}
 		if test.timeout != "" {
 			p.r.Header.Add("Grpc-Timeout", test.timeout)
 		}

@@ -7,13 +7,16 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
 	"github.com/micro/sidecar/internal/route"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -29,10 +32,14 @@ type Handler struct {
 	Resolver  Resolver
 	Balancer  *balance.Balancer
 	Transport *transport.Client
-	// Timeout bounds the wait for a node to take the next piece of a request's
-	// body and, after the last, to begin its answer; 0 means no bound. What
-	// streams after that may take forever.
+	// Timeout bounds the wait for the begin of an answer, all tries included; with
+	// a body that streams, the wait for a node to take the next piece of it and,
+	// after the last, to begin its answer. 0 means no bound. What streams after
+	// that may take forever.
 	Timeout time.Duration
+	// Status is what a client is told of an error, for the statistics; it may
+	// be nil.
+	Status func(error) int
 }
 
 // Serve passes r on and streams the answer back.
@@ -48,33 +55,62 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	if err != nil {
 		return err
 	}
-	return h.forward(ctx, service, r, w)
+	err = h.forward(ctx, service, r, w)
+	if err != nil && !errors.Is(err, httpmsg.ErrAborted) { // else it is counted when its answer begins
+		status := 0
+		if h.Status != nil {
+			status = h.Status(err)
+		}
+		record.Request(service, stats.Proxy, status, err, 0)
+	}
+	return err
 }
+
+// maxReplay is the size in bytes of the bodies that are kept to be sent again.
+const maxReplay = 64 << 10
 
 // forward passes r on to one of the nodes of service.
 func (h *Handler) forward(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
-	if !transport.WithHead(r) {
+	repeatable := balance.Idempotent(r.Method) || balance.Declared(r.Header)
+	small := 0 <= r.Length && r.Length <= maxReplay && !r.Header.Has("Expect")
+	if !transport.WithHead(r) && !(repeatable && small) {
 		return h.stream(ctx, service, r, w)
 	}
 	p := passages.Get().(*passage)
 	p.begin(h, r, w)
-	p.wish.HeadTimeout = h.patienceWith(r)
+	timeout := h.patienceWith(r)
+	p.asked.Repeatable, p.asked.Timeout, p.asked.Shortened = repeatable, timeout, timeout == 0
+	if repeatable && r.Length > 0 {
+		if err := p.keep(); err != nil {
+			p.end()
+			return err
+		}
+	}
+	ends := transport.WithHead(&p.out)
 	err := p.run(ctx, service)
-	p.end() // nobody reads a body any more that was sent with the head
+	if ends {
+		p.end() // nobody reads a body any more that was sent with the head
+	}
 	return err
 }
 
 // stream is forward for a request whose body may be read after the answer.
+// Once that has begun it cannot be sent again.
 func (h *Handler) stream(ctx context.Context, service *discovery.Service, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 	// The request's own context ends when the client goes away; ours also when
 	// the node takes too long to go on.
 	parent := ctx
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	patience := &patience{timeout: h.patienceWith(r), expire: func() { cancel(errTimeout) }}
+	timeout := h.patienceWith(r)
+	if try := h.Balancer.TryTimeout; timeout > 0 && try > 0 {
+		timeout = min(timeout, try)
+	}
+	patience := &patience{timeout: timeout, expire: func() { cancel(errTimeout) }}
 	defer patience.stop()
 	p := newPassage()
 	p.begin(h, r, w)
+	p.asked.Shortened = timeout == 0
 	p.headed = patience.stop
 	p.out.Body = patience.watch(r)
 	err := p.run(ctx, service)
@@ -86,9 +122,17 @@ func (h *Handler) stream(ctx context.Context, service *discovery.Service, r *htt
 	}
 	var failed *transport.NodeError
 	if broken := patience.failure(); broken != nil && !errors.As(err, &failed) {
-		return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", broken)
+		return bodyError(broken)
 	}
 	return err
+}
+
+// bodyError is the error of a request's body that broke off.
+func bodyError(err error) error {
+	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("read the request's body: %w", err)
+	}
+	return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
 }
 
 // patienceWith is how long the node may keep the client waiting. A gRPC call

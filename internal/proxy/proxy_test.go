@@ -42,7 +42,7 @@ func startProxy(t *testing.T, node func(net.Conn)) *Handler {
 			running.Go(func() { defer conn.Close(); node(conn) })
 		}
 	})
-	balancer, err := balance.New("random", 0, transport.NotSent)
+	balancer, err := balance.New("random")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -35,8 +37,13 @@ type Caller struct {
 	Transport *transport.Client
 	// Timeout bounds a call in total, all tries and the look-up included.
 	Timeout time.Duration
+	// Status is what a client is told of an error, for the statistics; it may
+	// be nil.
+	Status func(error) int
 	// AnyAddress allows calls to an address that no node of the service has.
 	AnyAddress bool
+
+	strangers discovery.Budget // of all calls to such addresses
 }
 
 // Request is one call.
@@ -54,6 +61,8 @@ type Request struct {
 	Body        []byte
 	// Timeout shortens the caller's when it is positive.
 	Timeout time.Duration
+	// Account is that of the request that this call came by; it may be nil.
+	Account *httpmsg.Account
 }
 
 // Call makes the call and returns the result. Errors are *httpmsg.Error for
@@ -77,23 +86,50 @@ func (c *Caller) Call(ctx context.Context, r Request) ([]byte, error) {
 		// the next ones what is left of it.
 		Timeout: timeout,
 	}
+	asked := balance.Request{Key: r.Key, Repeatable: balance.Declared(r.Header), Shortened: timeout < c.Timeout}
 	var result []byte
-	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
-		begun := time.Now()
-		var err error
-		result, err = c.Transport.Call(ctx, n, call)
-		call.Timeout = 0
-		if failed := (*transport.NodeError)(nil); errors.As(err, &failed) && !errors.Is(err, context.DeadlineExceeded) {
-			// How soon a node fails is no praise; that it let the time run
-			// out is to its account.
-			return 0, err
+	var begun int64        // the first try
+	var took time.Duration // from then to the answer
+	err = c.Balancer.Do(ctx, service, asked, func(t balance.Try) balance.Result {
+		if begun == 0 {
+			begun = t.Begun
 		}
-		return time.Since(begun), err
+		r.Account.To(r.Service, t.Node.Addr)
+		during := ctx
+		if t.Cut {
+			cut := within(ctx, t.Limit)
+			defer cut.end()
+			during = cut
+		}
+		var err error
+		result, err = c.Transport.Call(during, t.Node, call)
+		call.Timeout = 0
+		now := discovery.Now()
+		took = time.Duration(now - begun)
+		record.Try(t.Node, stats.RPC, http.StatusOK, err, time.Duration(now-t.Begun))
+		outcome := balance.Judge(ctx, err)
+		// How soon a node fails is no praise.
+		outcome.Timed = outcome.Timed || outcome.Fate == balance.Answered
+		return outcome
 	})
+	c.record(service, err, took)
 	if err != nil {
 		return nil, err
 	}
 	return result, nil
+}
+
+// record notes what became of a call, for the statistics.
+func (c *Caller) record(s *discovery.Service, err error, took time.Duration) {
+	status := http.StatusOK
+	switch {
+	case err == nil:
+	case c.Status == nil:
+		status = 0
+	default:
+		status = c.Status(err)
+	}
+	record.Request(s, stats.RPC, status, err, took)
 }
 
 // timeout returns the caller's timeout, or the request's when that is shorter.
@@ -135,7 +171,7 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 	if s != nil {
 		for _, n := range s.Nodes {
 			if n.Addr == addr {
-				return discovery.NewService(s.Name, []*discovery.Node{n}), nil
+				return alone(s.Name, n, s.Budget), nil
 			}
 		}
 	}
@@ -146,11 +182,18 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
 		address.ID = addr
-		return discovery.NewService(r.Service, []*discovery.Node{discovery.NewNode(address, "")}), nil
+		return alone(r.Service, discovery.NewNode(address, ""), &c.strangers), nil
 	case err != nil:
 		return nil, err
 	}
 	return nil, httpmsg.Errorf(http.StatusForbidden, "address %s is not a registered node of service %s, and no other may be called (--rpc_any_address)", r.Address, r.Service)
+}
+
+// alone is a service of one node.
+func alone(name string, n *discovery.Node, budget *discovery.Budget) *discovery.Service {
+	s := discovery.NewService(name, []*discovery.Node{n})
+	s.Budget = budget
+	return s
 }
 
 // parseNode reads the address of a node.

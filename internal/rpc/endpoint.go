@@ -54,7 +54,7 @@ func (h *Handler) ServeRPC(ctx context.Context, r *httpmsg.Request, w httpmsg.Re
 	}
 	call := Request{
 		Service: e.Service, Method: e.Method, Key: h.Caller.Balancer.Key(r), Address: e.Address,
-		ContentType: transport.JSON, Header: r.Header, Body: e.Request, Timeout: timeout,
+		ContentType: transport.JSON, Header: identified(r), Body: e.Request, Timeout: timeout, Account: r.Account,
 	}
 	switch {
 	case isSocket:

@@ -35,7 +35,7 @@ func (t table) Lookup(_ context.Context, name string) (*discovery.Service, error
 	if !ok {
 		return nil, fmt.Errorf("lookup: %w", registry.ErrNotFound)
 	}
-	return &discovery.Service{Name: name, Nodes: nodes}, nil
+	return &discovery.Service{Name: name, Nodes: nodes, Account: discovery.NewAccount()}, nil
 }
 
 // nodeAt makes a node of a server's address.
@@ -113,7 +113,7 @@ func newCaller(t testing.TB, nodes table) *Caller {
 	}
 	return &Caller{
 		Resolver:  nodes,
-		Balancer:  &balance.Balancer{Pick: first, Retries: 1, Safe: transport.NotSent},
+		Balancer:  &balance.Balancer{Pick: first, Retries: 1},
 		Transport: c,
 		Timeout:   5 * time.Second,
 	}

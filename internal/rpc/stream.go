@@ -12,8 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/record"
+	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
 )
@@ -42,12 +45,17 @@ func (c *Caller) Stream(ctx context.Context, r Request, requests *transport.Requ
 	requests.Timeout = c.timeout(r.Timeout)
 	var s transport.Stream
 	var node *discovery.Node
-	err = c.Balancer.Do(ctx, service, r.Key, func(n *discovery.Node) (time.Duration, error) {
+	err = c.Balancer.Do(ctx, service, balance.Request{Key: r.Key, Shortened: true}, func(t balance.Try) balance.Result {
 		var err error
-		node = n
-		s, err = c.Transport.Stream(ctx, n, call, requests)
-		return 0, err // when a stream begins is its method's affair, not the node's
+		node = t.Node
+		r.Account.To(r.Service, t.Node.Addr)
+		s, err = c.Transport.Stream(ctx, t.Node, call, requests)
+		record.Try(t.Node, stats.RPC, http.StatusOK, err, 0)
+		outcome := balance.Judge(ctx, err)
+		outcome.Timed = false // when a stream begins is its method's affair, not the node's
+		return outcome
 	})
+	c.record(service, err, 0)
 	if err != nil {
 		cancel()
 		return nil, nil, err

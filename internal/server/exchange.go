@@ -16,7 +16,8 @@ import (
 
 // exchange is an httpmsg.ResponseWriter over net/http's.
 type exchange struct {
-	w       *recorder
+	w       http.ResponseWriter // rec, or middleware's wrapper of it
+	rec     *recorder
 	control *http.ResponseController
 	hints   bool // the client understands 1xx
 	http2   bool
@@ -28,8 +29,8 @@ type exchange struct {
 	done bool // the answer's head was written, or never will be
 }
 
-func newExchange(rec *recorder, r *http.Request) *exchange {
-	x := &exchange{w: rec, control: http.NewResponseController(rec), hints: r.ProtoAtLeast(1, 1), http2: r.ProtoMajor == 2}
+func newExchange(rec *recorder, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{w: w, rec: rec, control: http.NewResponseController(w), hints: r.ProtoAtLeast(1, 1), http2: r.ProtoMajor == 2}
 	if rec.body != nil && rec.body.awaited {
 		rec.body.proceed = func() { _ = x.Informational(http.StatusContinue, nil) } // a client that is gone sends no body
 	}
@@ -140,7 +141,7 @@ func (x *exchange) Upgrade(h httpmsg.Header) (io.ReadWriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	x.w.switched()
+	x.rec.switched()
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 	for _, f := range h {

@@ -121,7 +121,8 @@ type fastConn struct {
 	gone  watch
 	taken bool // handed over: not ours to close
 
-	secure bool // over TLS
+	secure   bool // over TLS
+	observed observation
 }
 
 func newFastConn(f *fast, conn net.Conn) *fastConn {
@@ -197,10 +198,10 @@ func (c *fastConn) next() bool {
 	return c.exchange(routes)
 }
 
-// unusual requests are net/http's.
+// unusual requests are net/http's, and with middleware all of them.
 func (c *fastConn) unusual(routes Routes) bool {
 	h := &c.head
-	if h.Continue || h.Target[0] != '/' || h.Method == http.MethodConnect {
+	if c.f.entrance.chain != nil || h.Continue || h.Target[0] != '/' || h.Method == http.MethodConnect {
 		return true
 	}
 	path, _, _ := strings.Cut(h.Target, "?")
@@ -279,6 +280,9 @@ func (c *fastConn) exchange(routes Routes) bool {
 	if h.Minor == 0 {
 		req.Header.Del("Upgrade") // RFC 9110 section 7.8
 	}
+	if e.observe != nil {
+		req.Account = c.observed.begin()
+	}
 	c.out.reset(body)
 	c.gone.begin(body)
 	err := c.serve(routes, req)
@@ -286,12 +290,14 @@ func (c *fastConn) exchange(routes Routes) bool {
 	e.count(c.out.status)
 	if c.out.upgraded {
 		e.upgraded.Add(-1)
+		c.tell()
 		return false
 	}
 	e.requests.Add(-1)
 	if err == nil {
 		err = c.out.finish()
 	}
+	c.tell()
 	if err != nil {
 		if h.Minor == 0 {
 			reset(c.conn)

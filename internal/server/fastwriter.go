@@ -37,6 +37,7 @@ type writer struct {
 	hasReason bool
 	mode      int
 	left      int64 // of a sized body
+	sent      int64 // bytes of the body
 	close     bool  // the connection ends with this answer
 	upgraded  bool
 	trailer   httpmsg.Header
@@ -127,6 +128,9 @@ func (w *writer) Write(b []byte) (int, error) {
 		return 0, errors.New("body without a head")
 	case w.mode == bodiless || len(b) == 0:
 		return len(b), nil
+	}
+	w.sent += int64(len(b))
+	switch {
 	case w.mode == sized:
 		if w.left -= int64(len(b)); w.left < 0 {
 			return 0, http.ErrContentLength

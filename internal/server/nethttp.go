@@ -26,9 +26,11 @@ type Routes interface {
 
 // entrance counts what comes in by both ways, and is the net/http one.
 type entrance struct {
-	routes atomic.Pointer[Routes]
-	count  func(status int)
-	log    *slog.Logger
+	routes  atomic.Pointer[Routes]
+	count   func(status int)
+	observe func(*Answered) // nil when nobody wants to know
+	log     *slog.Logger
+	chain   http.Handler // the middleware, nil when there is none
 
 	active   sync.WaitGroup // handlers running under net/http
 	requests atomic.Int64   // how many of them answer a request
@@ -43,6 +45,9 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.requests.Add(1)
 	control := http.NewResponseController(w)
 	rec := &recorder{ResponseWriter: w, entrance: e}
+	if e.observe != nil {
+		rec.account = rec.observed.begin()
+	}
 	var s *strict // none over HTTP/2
 	if s, _ = r.Context().Value(strictKey{}).(*strict); s != nil {
 		rec.strict, rec.passed = s, s.take(r.Method, r.RequestURI)
@@ -54,24 +59,28 @@ func (e *entrance) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = control.EnableFullDuplex() // it can be had over HTTP/1.1, and is the rule elsewhere
 	}
 	defer e.finish(rec, r)
-	e.serve(rec, r)
+	if e.chain != nil {
+		e.through(rec, r)
+	} else {
+		e.serve(rec, rec, r)
+	}
 	rec.end()
 }
 
-// serve sends a request to its handler.
-func (e *entrance) serve(rec *recorder, r *http.Request) {
+// serve sends a request to its handler; w is rec, or middleware's wrapper of it.
+func (e *entrance) serve(rec *recorder, w http.ResponseWriter, r *http.Request) {
 	routes := *e.routes.Load()
 	target := rec.target(r)
 	path, _, _ := strings.Cut(target, "?")
 	if own := routes.Own(path); own != nil {
-		if rec.body != nil {
+		if rec.body != nil && rec.before == nil {
 			r = r.WithContext(r.Context()) // a copy: net/http looks at its own again
 			r.Body = rec.body
 		}
-		own.ServeHTTP(rec, r)
+		own.ServeHTTP(w, r)
 		return
 	}
-	x := newExchange(rec, r)
+	x := newExchange(rec, w, r)
 	defer x.end()
 	if err := routes.Serve(r.Context(), request(r, target, x), x); err != nil && !rec.hijacked {
 		if !r.ProtoAtLeast(1, 1) {
@@ -102,6 +111,9 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 		rec.status = http.StatusOK // what net/http makes of silence
 	}
 	e.count(rec.status)
+	if e.observe != nil {
+		rec.observe(r)
+	}
 	if rec.hijacked {
 		e.upgraded.Add(-1)
 	} else {
@@ -115,7 +127,7 @@ func (e *entrance) finish(rec *recorder, r *http.Request) {
 // apologize answers a request whose handler panicked before it did.
 func (e *entrance) apologize(rec *recorder, r *http.Request) error {
 	clear(rec.Header())
-	x := newExchange(rec, r)
+	x := newExchange(rec, rec, r)
 	defer x.end()
 	err := (*e.routes.Load()).Refuse(request(r, rec.target(r), x), x, httpmsg.Errorf(http.StatusInternalServerError, "internal error"))
 	rec.end()
@@ -130,13 +142,20 @@ type recorder struct {
 	body     *body // nil when the request has none
 	status   int   // 0 until the head was written
 	hijacked bool
+	sent     int64 // bytes of the body
+	observed observation
+	account  *httpmsg.Account // of observed, if anybody wants to know
 
+	before *before // the request as it came to the middleware, nil without
 	strict *strict // the connection's reader; nil over HTTP/2
 	passed *passed // the request as it came; nil over HTTP/2
 }
 
 // target is the request's, in origin form if it has one.
 func (r *recorder) target(req *http.Request) string {
+	if r.before != nil && r.before.redirected(req) {
+		return req.URL.RequestURI()
+	}
 	if r.passed != nil {
 		return originForm(r.passed.Target)
 	}
@@ -168,7 +187,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.sent += int64(n)
+	return n, err
 }
 
 // end completes the answer when some of the request is unread: its body is then

@@ -41,6 +41,7 @@ func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 		RemoteAddr: r.RemoteAddr,
 		TLS:        r.TLS != nil,
 		HTTP2:      r.ProtoMajor == 2,
+		Account:    x.rec.account,
 	}
 	if req.HTTP2 {
 		req.Header.Del("Host") // it may be there beside ":authority", which is the same then
@@ -48,11 +49,18 @@ func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 	if !r.ProtoAtLeast(1, 1) {
 		req.Header.Del("Upgrade") // RFC 9110 section 7.8
 	}
-	if x.w.body != nil {
-		req.Body, req.Length = x.w.body, r.ContentLength
+	switch {
+	case x.rec.before != nil && r.Body != nil && r.Body != http.NoBody: // it may be the middleware's
+		req.Body, req.Length = r.Body, r.ContentLength
+	case x.rec.body != nil:
+		req.Body, req.Length = x.rec.body, r.ContentLength
 	}
-	if as := x.w.passed; as != nil {
-		return asPassed(req, as, x.w.strict)
+	if as := x.rec.passed; as != nil {
+		req = asPassed(req, as, x.rec.strict)
+		if x.rec.before != nil {
+			req.Header = x.rec.before.edit(req.Header, r.Header)
+		}
+		return req
 	}
 	if len(r.Trailer) > 0 {
 		req.Header.Add("Trailer", strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", "))

@@ -35,9 +35,14 @@ type Options struct {
 	// all TCP listeners; nil means no TLS. Versions and protocols are the
 	// server's. Unix sockets are without: what TLS is for, the system does.
 	TLS *tls.Config
+	// Middleware stands between the listeners and the handlers, the first one
+	// outermost. With any, all requests take the net/http way.
+	Middleware []func(http.Handler) http.Handler
 	// Count is told the status of every answer.
 	Count func(status int)
-	Log   *slog.Logger
+	// Observe is told more about every answer; nil when nobody wants to know.
+	Observe func(*Answered)
+	Log     *slog.Logger
 }
 
 // Server serves one set of routes on its listeners. Bind it first; it answers
@@ -56,7 +61,8 @@ type Server struct {
 
 // Start serves routes.
 func (s *Server) Start(routes Routes) {
-	s.entrance = &entrance{count: s.options.Count, log: s.options.Log}
+	s.entrance = &entrance{count: s.options.Count, observe: s.options.Observe, log: s.options.Log}
+	s.entrance.wrap(s.options.Middleware)
 	s.Switch(routes)
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.http = &http.Server{

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"strings"
@@ -24,6 +25,7 @@ type application struct {
 	ttl       time.Duration
 	interval  time.Duration
 	prober    *health.Prober // nil without a health check
+	state     *health.State  // told how it is
 	discovery *discovery.Discovery
 	log       *slog.Logger
 
@@ -48,10 +50,12 @@ func newService(a App) registry.Service {
 // ends; then it is taken out of the registry.
 func (a *application) run(ctx context.Context) {
 	if a.prober == nil {
+		a.state.Set(true)
 		a.announce(ctx)
 		<-ctx.Done()
 	} else {
 		a.prober.Run(ctx, func(healthy bool, r health.Result) {
+			a.state.Set(healthy)
 			if healthy {
 				a.log.Info("application is healthy", "service", a.service.Name)
 				a.announce(ctx)
@@ -85,7 +89,7 @@ func (a *application) withdraw() {
 	a.announcing.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawTimeout)
 	defer cancel()
-	if err := a.discovery.Withdraw(ctx, a.service); err != nil {
+	if err := a.discovery.Withdraw(ctx, a.service); err != nil && !errors.Is(err, registry.ErrReadOnly) {
 		a.log.Warn("application could not be deregistered; it will be gone when its registration expires",
 			"service", a.service.Name, "ttl", a.ttl, "error", err)
 	}
@@ -94,6 +98,7 @@ func (a *application) withdraw() {
 // warnLoopback tells about a registration that is of no use elsewhere.
 func warnLoopback(a App, registryName string, log *slog.Logger) {
 	ip := net.ParseIP(a.Host)
+	registryName, _, _ = strings.Cut(registryName, ",")
 	if registryName != "embedded" && (a.Host == "localhost" || strings.HasPrefix(a.Host, registry.UnixPrefix) || ip != nil && ip.IsLoopback()) {
 		log.Warn("the application is registered under a loopback address in a registry that other machines share; set --server_advertise",
 			"address", a.Host, "registry", registryName)

@@ -4,13 +4,18 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/auth"
+	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -25,7 +30,7 @@ type Config struct {
 	ACME         *certs.ACMEOptions // nil without; takes the place of TLS
 	Namespace    string
 	Handler      string // rpc or proxy
-	Selector     string // one of balance.Selectors(), or hash:HEADER
+	Selector     string // one of balance.Selectors(), hash:HEADER, or one of the table's
 
 	App         App
 	Healthcheck Healthcheck
@@ -37,20 +42,37 @@ type Config struct {
 	Engines Engines
 
 	RequestTimeout time.Duration // --client_request_timeout
+	ConnectTimeout time.Duration // --client_connect_timeout
+	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
+	MaxConcurrency int           // --max_concurrency, 0 = no limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
 
 	// Tokens are what clients must show; nil asks for none.
-	Tokens       *auth.Tokens
+	Tokens *auth.Tokens
+	// Subscriptions are durable queues whose messages are posted to the
+	// application.
+	Subscriptions []Subscription
+
 	CORS         []string
 	AllowedHosts []string
 	GuardProxy   bool // --guard_proxy
 	EnableStats  bool
+	Observe      Observe
 
 	DrainDelay    time.Duration
 	ShutdownGrace time.Duration
+}
+
+// Observe is what the sidecar tells of itself.
+type Observe struct {
+	Version string // of the program
+	// AdminAddress is the "host:port" of the listener for probes, scrapes and
+	// profiles; "" for none.
+	AdminAddress string
+	AccessLog    accesslog.Options // no log when Path is ""
 }
 
 // App is the application that the sidecar registers; none when Name is "".
@@ -75,33 +97,78 @@ type Healthcheck struct {
 
 // Engines says which registry and broker are used, and where.
 type Engines struct {
-	Registry        string // "" = the default choice of SPEC
+	Registry        string // "" = the default choice of SPEC; several with commas between
 	RegistryAddress string
 	Broker          string // "" = the default choice
 	BrokerAddress   string
 	DataDir         string // "" = the user's default
 	EngineAddress   string // where an embedded engine listens when it hosts
 	MaxBodySize     int64
+	MaxBytes        int64         // of stored messages; 0: as the engine has it
+	Sync            time.Duration // see engine.Options
+	Temporary       bool          // DataDir ends with the process
 	// Host: a sidecar may host the embedded engine; a CLI command only joins.
 	Host bool
 }
 
-// Drivers is the visible table of cmd/micro: which engines this build knows.
+// Drivers is the visible table of standard.go: which engines this build knows.
 type Drivers struct {
 	Registries map[string]func(ctx context.Context, e Env) (registry.Registry, error)
 	Brokers    map[string]func(ctx context.Context, e Env) (broker.Broker, error)
+	// Selectors are further names for --selector.
+	Selectors map[string]balance.Picker
+	// Middleware stands in front of all handlers, the first one outermost.
+	Middleware []func(http.Handler) http.Handler
 	// CheckAddress says what is wrong with the address given for the engine of
-	// that name, before anything is started; it may be nil.
+	// that name, nil when none was, before anything is started; it may be nil
+	// itself.
 	CheckAddress func(name string, address *url.URL) error
+	// CheckBroker is the same for a broker, nil if it is no different.
+	CheckBroker func(name string, address *url.URL) error
 }
 
-// Check says what is wrong with an engine's address, if it is not empty.
+// Check says what is wrong with an engine's address, or with those of several
+// engines, named with commas between.
 func (d Drivers) Check(name, address string) error {
-	u, err := parseAddress(name, address)
-	if err != nil || u == nil || d.CheckAddress == nil {
+	names := strings.Split(name, ",")
+	addresses, err := engineurl.Pair(names, address)
+	if err != nil {
 		return err
 	}
-	return d.CheckAddress(name, u)
+	for i, name := range names {
+		u, err := parseAddress(name, addresses[i])
+		if err != nil {
+			return err
+		}
+		if d.CheckAddress == nil {
+			continue
+		}
+		if err := d.CheckAddress(name, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Balancer is balance.New, for the table's selectors, too.
+func (d Drivers) Balancer(selector string) (*balance.Balancer, error) {
+	pick, own := d.Selectors[selector]
+	if own {
+		selector = "p2c" // all but the choice is as it is with this
+	}
+	b, err := balance.New(selector)
+	if own && err == nil {
+		b.Pick = pick
+	}
+	return b, err
+}
+
+// CheckBrokerAddress is Check for a broker's address.
+func (d Drivers) CheckBrokerAddress(name, address string) error {
+	if d.CheckBroker != nil {
+		d.CheckAddress = d.CheckBroker
+	}
+	return d.Check(name, address)
 }
 
 // Env is what a driver is opened with.
@@ -115,5 +182,8 @@ type Env struct {
 	Registry registry.Registry
 	// MaxBodySize is the largest message body in bytes (for brokers).
 	MaxBodySize int64
-	Log         *slog.Logger
+	// MaxBytes is the most that is stored of messages, in bytes (for brokers);
+	// 0 leaves it to the engine.
+	MaxBytes int64
+	Log      *slog.Logger
 }

@@ -9,13 +9,16 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/registry"
+	"github.com/micro/sidecar/registry/merged"
 )
 
 // consulPatience is how long a Consul agent may take to answer before the
@@ -37,12 +40,13 @@ type Connection struct {
 	Defaulted bool
 
 	engine lazyEngine
+	states engineStates
 }
 
 // Connect opens the engines that e names, or those of the default choice.
 func Connect(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (*Connection, error) {
 	c := &Connection{RegistryName: e.Registry, BrokerName: e.Broker, Why: "it was asked for"}
-	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Log: log}
+	c.engine.options = engine.Options{DataDir: e.DataDir, Listen: e.EngineAddress, CanHost: e.Host, Sync: e.Sync, Log: log}
 	if err := c.openRegistry(ctx, e, d, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("registry %s: %w", c.RegistryName, err), c.Close(ctx))
 	}
@@ -52,7 +56,7 @@ func Connect(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (*Conn
 	return c, nil
 }
 
-// openRegistry opens the registry that was named, or chooses one.
+// openRegistry opens what was named, or chooses.
 func (c *Connection) openRegistry(ctx context.Context, e Engines, d Drivers, log *slog.Logger) error {
 	if c.RegistryName == "" {
 		if reg := probeConsul(ctx, d, log); reg != nil {
@@ -63,16 +67,59 @@ func (c *Connection) openRegistry(ctx context.Context, e Engines, d Drivers, log
 		c.RegistryName, c.Defaulted = "embedded", true
 		c.Why = "no Consul agent answers at " + consulAddress()
 	}
-	address, err := parseAddress(c.RegistryName, e.RegistryAddress)
-	if err != nil {
-		return err
-	}
-	open, ok := d.Registries[c.RegistryName]
-	if !ok {
-		return errors.New("not in this build")
-	}
-	c.Registry, err = open(ctx, Env{Address: address, Engine: c.engine.get, MaxBodySize: e.MaxBodySize, Log: log})
+	var err error
+	c.Registry, err = c.openNamed(ctx, e, d, log)
 	return err
+}
+
+// openNamed opens the registry of that name, or several merged into one.
+func (c *Connection) openNamed(ctx context.Context, e Engines, d Drivers, log *slog.Logger) (registry.Registry, error) {
+	names := strings.Split(c.RegistryName, ",")
+	addresses, err := engineurl.Pair(names, e.RegistryAddress)
+	if err != nil {
+		return nil, fmt.Errorf("address: %w", err)
+	}
+	var members []merged.Member
+	fail := func(name string, err error) (registry.Registry, error) {
+		for _, m := range members {
+			closeIf(m.Registry)
+		}
+		if len(names) > 1 {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+		return nil, err
+	}
+	for i, name := range names {
+		address, err := parseAddress(name, addresses[i])
+		if err != nil {
+			return fail(name, err)
+		}
+		open, ok := d.Registries[name]
+		if !ok {
+			return fail(name, errors.New("not in this build"))
+		}
+		reg, err := open(ctx, Env{Address: address, Engine: c.engine.get, MaxBodySize: e.MaxBodySize, Log: log})
+		if err != nil {
+			return fail(name, err)
+		}
+		members = append(members, merged.Member{Name: name, Registry: reg})
+	}
+	if len(members) == 1 {
+		return members[0].Registry, nil
+	}
+	return merged.New(log, members...), nil
+}
+
+// registryAddress returns the address of the registry of that name, "" if
+// there is none.
+func (c *Connection) registryAddress(name string, e Engines) string {
+	names := strings.Split(c.RegistryName, ",")
+	addresses, err := engineurl.Pair(names, e.RegistryAddress)
+	i := slices.Index(names, name)
+	if err != nil || i < 0 {
+		return ""
+	}
+	return addresses[i]
 }
 
 // openBroker opens the broker that was named, or the one that goes with the
@@ -83,9 +130,12 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 		return nil
 	case "":
 		c.BrokerName = "http"
-		if c.RegistryName == "embedded" || c.RegistryName == "nats" {
-			c.BrokerName = c.RegistryName
+		if first, _, _ := strings.Cut(c.RegistryName, ","); first == "embedded" || first == "nats" {
+			c.BrokerName = first
 		}
+	}
+	if c.BrokerName == "nats" && e.BrokerAddress == "" {
+		e.BrokerAddress = c.registryAddress(c.BrokerName, e) // the same server
 	}
 	address, err := parseAddress(c.BrokerName, e.BrokerAddress)
 	if err != nil {
@@ -95,25 +145,8 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 	if !ok {
 		return errors.New("not in this build")
 	}
-	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, Log: log})
+	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, MaxBytes: e.MaxBytes, Log: log})
 	return err
-}
-
-// Ping says which engine cannot be reached, or nil.
-func (c *Connection) Ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if p, ok := c.Registry.(registry.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("registry %s: %w", c.RegistryName, err)
-		}
-	}
-	if p, ok := c.Broker.(broker.Pinger); ok {
-		if err := p.Ping(ctx); err != nil {
-			return fmt.Errorf("broker %s: %w", c.BrokerName, err)
-		}
-	}
-	return nil
 }
 
 // Close frees the engines; an embedded one that is hosted here is handed over.
@@ -158,16 +191,13 @@ func (l *lazyEngine) close(ctx context.Context) error {
 	return l.open.Close(ctx)
 }
 
-// parseAddress makes a URL of what --registry_address or --broker_address say:
-// nil for nothing, name://text for what is no URL.
+// parseAddress makes a URL of what --registry_address or --broker_address say,
+// nil for nothing.
 func parseAddress(name, text string) (*url.URL, error) {
 	if text == "" {
 		return nil, nil
 	}
-	if !strings.Contains(text, "://") {
-		text = name + "://" + text
-	}
-	u, err := url.Parse(text)
+	u, err := engineurl.Parse(name, text)
 	if err != nil {
 		return nil, fmt.Errorf("address: %w", err)
 	}
@@ -195,7 +225,7 @@ func probeConsul(ctx context.Context, d Drivers, log *slog.Logger) registry.Regi
 	return nil
 }
 
-// closeIf closes a registry that was only asked whether it is there.
+// closeIf closes a registry that is not used after all.
 func closeIf(reg registry.Registry) {
 	if closer, ok := reg.(io.Closer); ok {
 		_ = closer.Close() // nothing was written through it

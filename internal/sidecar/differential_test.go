@@ -116,7 +116,7 @@ func TestDifferential(t *testing.T) {
 	t.Logf("%s=%d", seedVar, s0)
 	node := &reference{}
 	n := startNode(t, node.serve)
-	s := proxying(t, n, nil)
+	s := proxying(t, n, noRetries)
 	requests := 0
 	for i := range 400 {
 		g := generator{rand.New(rand.NewPCG(s0, uint64(i)))}

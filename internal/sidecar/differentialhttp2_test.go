@@ -30,7 +30,7 @@ func TestDifferentialHTTP2(t *testing.T) {
 	t.Logf("%s=%d", seedVar, s0)
 	node := &reference{}
 	n := startNode(t, node.serve)
-	s := proxying(t, n, nil)
+	s := proxying(t, n, noRetries)
 	client := clientHTTP2(t)
 	requests := 0
 	for i := range 600 {

@@ -210,6 +210,9 @@ func proxying(t *testing.T, n *rawNode, change func(*Config)) *running {
 	return s
 }
 
+// noRetries has each request sent once, whatever its answer.
+func noRetries(c *Config) { c.Retries = 0 }
+
 func (r *running) registerRaw(name, id string, n *rawNode) {
 	r.t.Helper()
 	r.register("go.micro.srv."+name, id, &httptest.Server{Listener: n.l}, "")

@@ -10,34 +10,35 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/micro/sidecar/internal/accesslog"
 	"github.com/micro/sidecar/internal/api"
-	"github.com/micro/sidecar/internal/balance"
 	"github.com/micro/sidecar/internal/certs"
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/messaging"
+	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/proxy"
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/server"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/transport"
+	"github.com/micro/sidecar/web"
 )
-
-// dialTimeout bounds the connecting to a node.
-const dialTimeout = 2 * time.Second
 
 // Run runs a sidecar until ctx ends or something breaks that it cannot live
 // without. Bound listeners come first, so that a port in use is told at once;
 // then engines, discovery, the real answers, and last the application. They
 // are stopped the other way round, within cfg.ShutdownGrace.
 func Run(ctx context.Context, cfg Config, d Drivers, log *slog.Logger) error {
-	s := &sidecar{cfg: cfg, log: log, stats: stats.New()}
-	if err := s.listen(ctx); err != nil {
-		return err // nothing was begun
+	s := &sidecar{cfg: cfg, log: log, stats: stats.New(), healthy: &health.State{}}
+	if err := s.listen(ctx, d.Middleware); err != nil {
+		return errors.Join(err, s.stop(ctx)) // nothing was asked yet
 	}
 	err := s.start(ctx, d)
 	if err == nil {
@@ -60,6 +61,9 @@ type sidecar struct {
 	log   *slog.Logger
 	stats *stats.Stats
 
+	// healthy tells how the application of the flags is.
+	healthy *health.State
+
 	// What follows is nil until start has come that far.
 	server    *server.Server
 	engines   *Connection
@@ -67,10 +71,16 @@ type sidecar struct {
 	transport *transport.Client
 	messaging *messaging.Messaging
 	api       *api.API
+	pushes    *messaging.Pushes
 
-	discovering, consulWatch, readiness, application, tokens task
-	certificates                                             task
-	acme                                                     *certs.ACME // nil without
+	monitor   *monitor.Monitor
+	admin     admin
+	accessLog *accesslog.Log
+	watched   atomic.Pointer[application] // nil while there is none
+
+	discovering, consulWatch, readiness, monitoring, application task
+	tokens, delayed, certificates                                task
+	acme                                                         *certs.ACME // nil without
 }
 
 // start brings up everything behind the listeners; what it began is stopped by
@@ -80,17 +90,22 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 		return err
 	}
 	s.discover()
-	if err := s.assemble(); err != nil {
+	if err := s.assemble(d); err != nil {
 		return err
 	}
 	s.server.Switch(s.api)
+	s.admin.own.Store(s.api)
 	s.log.Info("serving", "handler", s.cfg.Handler, "namespace", s.cfg.Namespace)
 	s.readiness.begin(s.tellReadiness)
+	s.monitoring.begin(s.monitor.Run)
 	if tokens := s.cfg.Tokens; tokens != nil {
 		s.tokens.begin(func(ctx context.Context) { tokens.Watch(ctx, s.log) })
 	}
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
+	}
+	if err := s.deliverMessages(); err != nil {
+		return err
 	}
 	s.runApplication()
 	return nil
@@ -101,15 +116,21 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 // engines until they end.
 func (s *sidecar) stop(ctx context.Context) error {
 	return stopAll(ctx, s.log, []part{
+		{"messages to the application", s.quitPushes},
 		{"consul watch", s.consulWatch.stop},
 		{"readiness", s.readiness.stop},
 		{"token file", s.tokens.stop},
 		{"application", s.application.stop},
 		{"drain delay", s.drainDelay},
+		{"deliveries", s.stopPushes},
 		{"listeners", s.drain},
+		{"monitoring", s.monitoring.stop},
+		{"delayed messages", s.delayed.stop},
 		{"certificates", s.stopCertificates},
 		{"discovery", s.stopDiscovery},
 		{"engines", s.disconnect},
+		{"admin listener", s.admin.stop},
+		{"access log", s.closeAccessLog},
 	})
 }
 
@@ -124,9 +145,13 @@ func (s *sidecar) wait(ctx context.Context) error {
 }
 
 // listen binds the listeners and answers that the sidecar is starting.
-func (s *sidecar) listen(ctx context.Context) error {
+func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
+	observe, err := s.openAccessLog()
+	if err != nil {
+		return err
+	}
 	s.prepareACME()
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Count: s.stats.Count, Log: s.log})
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}
@@ -145,6 +170,11 @@ func (s *sidecar) listen(ctx context.Context) error {
 	srv.Start(starting{})
 	if err := s.keepCertificates(ctx); err != nil {
 		return errors.Join(err, s.drain(context.Background()))
+	}
+	if s.cfg.Observe.AdminAddress != "" {
+		if err := s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log); err != nil {
+			return errors.Join(err, s.drain(context.Background()))
+		}
 	}
 	return nil
 }
@@ -192,27 +222,33 @@ func (s *sidecar) stopDiscovery(ctx context.Context) error {
 }
 
 // assemble makes the handlers and their collaborators.
-func (s *sidecar) assemble() error {
-	balancer, err := balance.New(s.cfg.Selector, s.cfg.Retries, transport.NotSent)
+func (s *sidecar) assemble(d Drivers) error {
+	balancer, err := newBalancer(s.cfg, d)
 	if err != nil {
 		return err
 	}
-	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: dialTimeout, MaxBody: s.cfg.MaxBodySize})
+	s.transport = transport.New(transport.Options{PoolSize: s.cfg.PoolSize, DialTimeout: s.cfg.ConnectTimeout, MaxBody: s.cfg.MaxBodySize})
 	forward := &proxy.Handler{
 		Namespace: s.cfg.Namespace,
 		Resolver:  s.discovery,
 		Balancer:  balancer,
 		Transport: s.transport,
 		Timeout:   s.cfg.RequestTimeout,
+		Status:    statusOf,
 	}
+	s.monitor = s.newMonitor()
 	s.messaging = messaging.New(messaging.Options{
+		Topics:      s.monitor.Topics,
 		Broker:      s.engines.Broker,
 		MaxBodySize: s.cfg.MaxBodySize,
 		Log:         s.log,
 		Fail:        api.Fail,
+		Name:        s.engines.BrokerName,
+		NotDurable:  s.notDurable(),
 		// The guard has looked at the origin already.
 		OriginPatterns: []string{"*"},
 	})
+	s.monitor.Messages = s.messages
 	s.api = &api.API{
 		Discovery: s.discovery,
 		RPC: &rpc.Handler{
@@ -222,6 +258,7 @@ func (s *sidecar) assemble() error {
 				Balancer:   balancer,
 				Transport:  s.transport,
 				Timeout:    s.cfg.RequestTimeout,
+				Status:     statusOf,
 				AnyAddress: s.cfg.RPCAnyAddress || s.server.Loopback(),
 			},
 			Proxy:   forward,
@@ -231,18 +268,27 @@ func (s *sidecar) assemble() error {
 		Proxy:          forward,
 		Messaging:      s.messaging,
 		Ready:          s.engines.Ping,
-		Stats:          s.stats,
-		ShowStats:      s.cfg.EnableStats,
+		Monitor:        s.monitor,
+		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: s.cfg.Handler == "proxy",
 		MaxBodySize:    s.cfg.MaxBodySize,
 		Guard:          api.Guard{Origins: s.cfg.CORS, Loopback: s.server.Loopback(), Hosts: s.cfg.AllowedHosts, Proxied: s.cfg.GuardProxy},
 		Tokens:         s.cfg.Tokens,
 	}
+	if s.cfg.EnableStats {
+		s.api.Page = web.Page()
+	}
 	if s.cfg.Healthcheck.URL != "" {
-		s.api.Health = health.New(health.Check(s.cfg.Healthcheck))
+		s.api.Health = health.New(health.Check{
+			URL: s.cfg.Healthcheck.URL, Interval: s.cfg.Healthcheck.Interval, Timeout: s.cfg.Healthcheck.Timeout,
+			Fall: s.cfg.Healthcheck.Fall, Rise: s.cfg.Healthcheck.Rise,
+		})
 	}
 	return nil
 }
+
+// statusOf is the status that a client sees of an error.
+func statusOf(err error) int { return api.Explain(err).Code }
 
 // runApplication registers the application, when there is one, until the
 // sidecar stops.
@@ -256,9 +302,11 @@ func (s *sidecar) runApplication() {
 		ttl:       s.cfg.RegisterTTL,
 		interval:  s.cfg.RegisterInterval,
 		prober:    s.api.Health,
+		state:     s.healthy,
 		discovery: s.discovery,
 		log:       s.log,
 	}
+	s.watched.Store(app)
 	s.application.begin(app.run)
 }
 

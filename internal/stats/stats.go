@@ -1,9 +1,12 @@
-// Package stats counts what the sidecar answered and reports it in the form
-// of the 2017 sidecar's /stats. It counts; it does not time or export.
+// Package stats counts what the sidecar answered and how long its nodes took,
+// and keeps what is needed to tell the last two minutes and the last hour. To
+// count is a few atomic additions: no lock, no allocation, no clock. What is
+// known is read by package monitor, which also exports it.
 package stats
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -18,65 +21,92 @@ const (
 	slots    = int(window / interval)
 )
 
-// Stats counts answers by status class. All methods are safe for concurrent
+// Classes is the number of status classes: by the first digit of the status,
+// and 0 for no answer at all.
+const Classes = 6
+
+// class returns the class of an HTTP status.
+func class(status int) int {
+	if c := status / 100; 1 <= c && c < Classes {
+		return c
+	}
+	return 0
+}
+
+// shards is how many copies of a counter there are that every request of the
+// process adds to, so that processors rarely meet at one. A power of two.
+const shards = 8
+
+// Stats counts all answers by status class. Its methods are safe for concurrent
 // use; Count takes no lock.
 type Stats struct {
 	started time.Time
 	now     func() time.Time
-	current atomic.Pointer[slot]
+	counted [shards]struct {
+		classes [Classes]atomic.Uint64
+		_       [16]byte // to the end of a cache line
+	}
 
 	mu   sync.Mutex
-	past []*slot // finished slots, oldest first
+	seen [Classes]uint64 // what the slots hold
+	ring [slots]slot     // by begin
 }
 
-// slot is what happened in one interval, counted by the first digit of the status.
+// slot is what happened in one interval.
 type slot struct {
 	begin   int64 // seconds since 1970, a multiple of interval
-	classes [6]atomic.Int64
+	classes [Classes]uint64
 }
 
 // New begins counting.
 func New() *Stats { return newAt(time.Now) }
 
-func newAt(now func() time.Time) *Stats {
-	s := &Stats{started: now(), now: now}
-	s.current.Store(&slot{begin: s.begin()})
-	return s
-}
+func newAt(now func() time.Time) *Stats { return &Stats{started: now(), now: now} }
 
-func (s *Stats) begin() int64 { return s.now().Truncate(interval).Unix() }
+// Started is when counting began.
+func (s *Stats) Started() time.Time { return s.started }
 
 // Count notes an answer with that HTTP status.
 func (s *Stats) Count(status int) {
-	class := status / 100
-	if class < 1 || class > 5 {
-		class = 0
-	}
-	s.slot().classes[class].Add(1)
+	s.counted[rand.Uint32()%shards].classes[class(status)].Add(1)
 }
 
-// slot returns the one for now, and files the one before.
-func (s *Stats) slot() *slot {
-	begin := s.begin()
-	if cur := s.current.Load(); cur.begin == begin {
-		return cur
+// Answers returns how many answers there were of each class.
+func (s *Stats) Answers() (sum [Classes]uint64) {
+	for i := range s.counted {
+		for c := range sum {
+			sum[c] += s.counted[i].classes[c].Load()
+		}
 	}
+	return sum
+}
+
+// File puts what was counted since the last call into the present interval. It
+// is called about once a second, so that an answer is at most that long in the
+// wrong interval.
+func (s *Stats) File() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cur := s.current.Load()
-	if cur.begin >= begin {
-		return cur
-	}
-	s.past = append(s.past, cur)
-	if extra := len(s.past) - slots; extra > 0 {
-		s.past = append([]*slot(nil), s.past[extra:]...)
-	}
-	next := &slot{begin: begin}
-	s.current.Store(next)
-	return next
+	s.file()
 }
 
-// Report is the JSON of /stats. Times are seconds since 1970.
+// file is File; mu is held. It returns when the present interval began.
+func (s *Stats) file() (begin int64) {
+	begin = s.now().Truncate(interval).Unix()
+	at := &s.ring[begin/int64(interval/time.Second)%int64(slots)]
+	if at.begin != begin {
+		*at = slot{begin: begin}
+	}
+	sum := s.Answers()
+	for c := range sum {
+		at.classes[c] += sum[c] - s.seen[c]
+	}
+	s.seen = sum
+	return begin
+}
+
+// Report is the JSON of /stats as the 2017 sidecar had it. Times are seconds
+// since 1970.
 type Report struct {
 	Started  int64     `json:"started"`
 	Memory   string    `json:"memory"`   // heap in use, like "3.20mb"
@@ -87,9 +117,9 @@ type Report struct {
 
 // Counter is one interval of 5 s. Upgrades (101) count in Total alone.
 type Counter struct {
-	Timestamp int64            `json:"timestamp"`
-	Status    map[string]int64 `json:"status_codes"` // "20x", "30x", "40x", "50x"
-	Total     int64            `json:"total_reqs"`
+	Timestamp int64             `json:"timestamp"`
+	Status    map[string]uint64 `json:"status_codes"` // "20x", "30x", "40x", "50x"
+	Total     uint64            `json:"total_reqs"`
 }
 
 // Report tells the last 120 s, oldest first, intervals without traffic
@@ -103,31 +133,24 @@ func (s *Stats) Report() Report {
 		Threads: runtime.NumGoroutine(),
 		GCPause: fmt.Sprintf("%.3fms", float64(m.PauseTotalNs)/1e6),
 	}
-	s.slot()
 	s.mu.Lock()
-	found := map[int64]*slot{}
-	for _, old := range s.past {
-		found[old.begin] = old
-	}
-	cur := s.current.Load()
-	s.mu.Unlock()
-	found[cur.begin] = cur
-
+	defer s.mu.Unlock()
+	last := s.file()
 	step := int64(interval / time.Second)
-	first := max(cur.begin-step*int64(slots-1), s.started.Truncate(interval).Unix())
-	for at := first; at <= cur.begin; at += step {
-		r.Counters = append(r.Counters, counter(at, found[at]))
+	first := max(last-step*int64(slots-1), s.started.Truncate(interval).Unix())
+	for begin := first; begin <= last; begin += step {
+		at := s.ring[begin/step%int64(slots)]
+		if at.begin != begin {
+			at = slot{begin: begin}
+		}
+		r.Counters = append(r.Counters, at.counter())
 	}
 	return r
 }
 
-func counter(at int64, s *slot) Counter {
-	c := Counter{Timestamp: at, Status: map[string]int64{"20x": 0, "30x": 0, "40x": 0, "50x": 0}}
-	if s == nil {
-		return c
-	}
-	for class := range s.classes {
-		n := s.classes[class].Load()
+func (s *slot) counter() Counter {
+	c := Counter{Timestamp: s.begin, Status: make(map[string]uint64, 4)}
+	for class, n := range s.classes {
 		c.Total += n
 		if class >= 2 {
 			c.Status[fmt.Sprintf("%d0x", class)] = n

@@ -26,6 +26,7 @@ func TestReportCountsByClass(t *testing.T) {
 	for _, status := range []int{101, 200, 204, 302, 404, 404, 404, 500, 502} {
 		s.Count(status)
 	}
+	s.File()
 	c.add(interval)
 	s.Count(200)
 
@@ -34,7 +35,7 @@ func TestReportCountsByClass(t *testing.T) {
 		t.Fatalf("%d counters, want 2: %+v", len(r.Counters), r.Counters)
 	}
 	first := r.Counters[0]
-	want := map[string]int64{"20x": 2, "30x": 1, "40x": 3, "50x": 2}
+	want := map[string]uint64{"20x": 2, "30x": 1, "40x": 3, "50x": 2}
 	for class, n := range want {
 		if first.Status[class] != n {
 			t.Errorf("%s: %d, want %d", class, first.Status[class], n)
@@ -53,6 +54,7 @@ func TestReportGoesBackTwoMinutes(t *testing.T) {
 	s := newAt(c.now)
 	for range 100 {
 		s.Count(200)
+		s.File()
 		c.add(interval)
 	}
 	c.add(10 * interval) // silence is reported too
@@ -61,7 +63,7 @@ func TestReportGoesBackTwoMinutes(t *testing.T) {
 		t.Fatalf("%d counters, want %d", len(r.Counters), slots)
 	}
 	for i, counter := range r.Counters {
-		want := int64(1)
+		want := uint64(1)
 		if i >= slots-11 {
 			want = 0
 		}
@@ -85,10 +87,11 @@ func TestCountIsComplete(t *testing.T) {
 	tasks.Go(func() {
 		for range 10 {
 			c.add(time.Second)
+			s.File()
 		}
 	})
 	tasks.Wait()
-	var sum int64
+	var sum uint64
 	for _, counter := range s.Report().Counters {
 		sum += counter.Total
 	}

@@ -5,7 +5,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,7 +22,16 @@ type ConsulServer struct {
 
 	t       testing.TB
 	path    string
+	options ConsulOptions
 	process *process // nil while it is stopped
+}
+
+// ConsulOptions refine an agent.
+type ConsulOptions struct {
+	// Config is more configuration, in JSON.
+	Config string
+	// Token is a token that may read what the agent tells of itself.
+	Token string
 }
 
 // startTimeout bounds the start of a server. A loaded machine with the race
@@ -30,9 +41,12 @@ const startTimeout = 60 * time.Second
 // Consul starts an agent and returns when it answers queries. It is killed
 // when the test ends. The binary is consul on PATH, or what
 // MICRO_TEST_CONSUL names, or .cache/bin/consul in the checkout.
-func Consul(t testing.TB) *ConsulServer {
+func Consul(t testing.TB, options ...ConsulOptions) *ConsulServer {
 	t.Helper()
 	s := &ConsulServer{t: t, path: find(t, "consul", "MICRO_TEST_CONSUL")}
+	for _, o := range options {
+		s.options = o
+	}
 	t.Cleanup(s.Stop)
 	var err error
 	for range 5 { // a free port may be taken before the agent binds it
@@ -43,6 +57,12 @@ func Consul(t testing.TB) *ConsulServer {
 	}
 	t.Fatalf("start consul: %v", err)
 	return nil
+}
+
+// FreePort returns a loopback port that is free now, for what an option names.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	return freePorts(t, 1)[0]
 }
 
 // Stop kills the agent. With it goes everything that was registered.
@@ -78,6 +98,12 @@ func (s *ConsulServer) start() error {
 		"-server-port", strconv.Itoa(ports[0]), "-serf-lan-port", strconv.Itoa(ports[1]),
 		"-serf-wan-port", "-1", "-dns-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1")
 	cmd.Dir = s.t.TempDir()
+	if s.options.Config != "" {
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "more.json"), []byte(s.options.Config), 0o600); err != nil {
+			return err
+		}
+		cmd.Args = append(cmd.Args, "-config-file", "more.json")
+	}
 	cmd.Env = append(cmd.Environ(), "CONSUL_HTTP_TOKEN=", "CONSUL_HTTP_ADDR=")
 	p, err := start(cmd)
 	if err != nil {
@@ -106,7 +132,7 @@ func (s *ConsulServer) ready(p *process) error {
 			return fmt.Errorf("consul did not answer within %v", startTimeout)
 		case <-tick.C:
 		}
-		response, err := client.Get("http://" + s.Addr + "/v1/health/service/consul?passing=1")
+		response, err := client.Get("http://" + s.Addr + "/v1/health/service/consul?passing=1&token=" + s.options.Token)
 		if err != nil {
 			continue
 		}

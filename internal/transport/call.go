@@ -125,7 +125,6 @@ func (c *Client) Call(ctx context.Context, n *discovery.Node, call Call) ([]byte
 		if service.ID == "" {
 			service.ID = call.Service
 		}
-		return nil, service
 	}
 	return nil, err
 }
@@ -180,10 +179,21 @@ func (c *Client) post(ctx context.Context, peer discovery.Peer, t *trip, body []
 		return nil, failed(ctx, peer.Addr, true, err)
 	}
 	result, err := read(res, answer)
-	if service := (*ServiceError)(nil); err != nil && !errors.As(err, &service) {
-		err = &NodeError{Addr: peer.Addr, Sent: true, Err: err}
+	if err != nil {
+		err = answered(peer.Addr, res, err)
 	}
 	return result, err
+}
+
+// answered adds to an error what is known of the answer that it was found in.
+func answered(addr string, res *httpmsg.Response, err error) error {
+	if service := (*ServiceError)(nil); !errors.As(err, &service) {
+		err = &NodeError{Addr: addr, Sent: true, Status: res.Status, Err: err}
+	}
+	if after := RetryAfter(res.Header, time.Now()); after > 0 {
+		err = &LaterError{after, err}
+	}
+	return err
 }
 
 // read finds the result in an answer of any status.

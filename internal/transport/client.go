@@ -120,12 +120,17 @@ func (c *Client) pool(peer discovery.Peer) *pool {
 }
 
 // connect returns an idle connection, or with fresh, or when there is none, a
-// new one.
-func (c *Client) connect(ctx context.Context, p *pool, fresh bool) (*conn, error) {
+// new one, which must be there within limit when that is not 0.
+func (c *Client) connect(ctx context.Context, p *pool, fresh bool, limit time.Duration) (*conn, error) {
 	if !fresh {
 		if conn := p.take(); conn != nil {
 			return conn, nil
 		}
+	}
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
 	}
 	raw, err := c.dial(ctx, p.peer, alpnHTTP1)
 	if err != nil {

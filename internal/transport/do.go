@@ -22,8 +22,9 @@ type Forwarding struct {
 	// is answered by reading the request's body, the second is an answer like
 	// any other. It is called from one goroutine, before Forward returns.
 	Informational func(status int, h httpmsg.Header)
-	// HeadTimeout bounds the time until the answer's head is there; 0 means that
-	// the context alone does. It is for requests whose body is here already.
+	// HeadTimeout bounds the time until the answer's head is there, the making of
+	// a connection included; 0 means that the context alone does. It is for
+	// requests whose body is here already.
 	HeadTimeout time.Duration
 }
 
@@ -69,7 +70,7 @@ func (c *Client) Forward(ctx context.Context, peer discovery.Peer, r *httpmsg.Re
 	mark := markOf(r)
 	for fresh := false; ; fresh = true {
 		begun := time.Now()
-		conn, err := c.connect(ctx, p, fresh)
+		conn, err := c.connect(ctx, p, fresh, f.HeadTimeout)
 		if err != nil {
 			return nil, failed(ctx, peer.Addr, false, err)
 		}

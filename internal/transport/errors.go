@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -18,7 +19,13 @@ type NodeError struct {
 	// reached the node and none of its body was used up, so that another node
 	// may be sent the same request.
 	Sent bool
-	Err  error
+	// Refused: not sent, but the node was there and said that it takes no such
+	// request.
+	Refused bool
+	// Status is that of the answer that the node gave, when it gave one and it
+	// was not what was expected.
+	Status int
+	Err    error
 }
 
 // Error names the node and what was wrong with it.
@@ -27,12 +34,18 @@ func (e *NodeError) Error() string { return fmt.Sprintf("node %s: %v", e.Addr, e
 // Unwrap returns the cause.
 func (e *NodeError) Unwrap() error { return e.Err }
 
-// NotSent reports whether err is a failure after which another node may be
-// sent the request, see [NodeError].
-func NotSent(err error) bool {
-	node := (*NodeError)(nil)
-	return errors.As(err, &node) && !node.Sent
+// LaterError is an error that the node wants to be asked again after, and not
+// before.
+type LaterError struct {
+	After time.Duration
+	Err   error
 }
+
+// Error is that of the error in it.
+func (e *LaterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error in it.
+func (e *LaterError) Unwrap() error { return e.Err }
 
 // failed makes the error of an exchange with a node that did not come off.
 func failed(ctx context.Context, addr string, sent bool, err error) error {
@@ -48,10 +61,10 @@ func failed(ctx context.Context, addr string, sent bool, err error) error {
 		// caller's deadline, which this was not.
 		err = errors.New(err.Error())
 	}
-	return &NodeError{Addr: addr, Sent: sent, Err: err}
+	return &NodeError{Addr: addr, Sent: sent, Refused: !sent && errors.Is(err, errUnprocessed), Err: err}
 }
 
-// nonsense makes the error of a node that answered what it should not.
+// nonsense makes the error of a node that answered, but not what it should.
 func nonsense(addr, format string, args ...any) error {
-	return &NodeError{Addr: addr, Sent: true, Err: fmt.Errorf(format, args...)}
+	return &NodeError{Addr: addr, Sent: true, Status: http.StatusOK, Err: fmt.Errorf(format, args...)}
 }

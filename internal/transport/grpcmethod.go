@@ -36,7 +36,7 @@ func (c *Client) standardMethod(ctx context.Context, n *discovery.Node, call Cal
 	case err != nil:
 		return nil, err
 	case s.methods == nil:
-		return nil, &NodeError{Addr: n.Addr, Err: notDescribed(full)}
+		return nil, &NodeError{Addr: n.Addr, Refused: true, Err: notDescribed(full)}
 	}
 	return s.method(name, media)
 }

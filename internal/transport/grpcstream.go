@@ -50,7 +50,7 @@ type grpcStream struct {
 func (s *grpcStream) begun() error {
 	if s.res.Status != http.StatusOK {
 		start, _ := ReadLimited(io.LimitReader(s.res.Body, excerptLen), -1, excerptLen) // what was read of it will do
-		return nonsense(s.addr, "answered a gRPC call with status %d: %s", s.res.Status, excerpt(start))
+		return answered(s.addr, s.res, fmt.Errorf("answered a gRPC call with status %d: %s", s.res.Status, excerpt(start)))
 	}
 	kind := s.res.Header.Get("Content-Type")
 	if base, _, _ := strings.Cut(kind, ";"); base != "application/grpc" && !strings.HasPrefix(base, "application/grpc+") {

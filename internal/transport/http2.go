@@ -41,7 +41,7 @@ func (c *Client) forward2(ctx context.Context, p *pool, r *httpmsg.Request, f *F
 	}
 	again := rewind2(r)
 	for attempt := 1; ; attempt++ {
-		conn, err := c.stream(ctx, p)
+		conn, err := c.stream(ctx, p, f.HeadTimeout)
 		if errors.Is(err, errHTTP1) {
 			return nil, false, nil
 		}

@@ -47,7 +47,7 @@ func TestHTTP2GoAwayComesFirst(t *testing.T) {
 		n.until(func(http2.Frame) bool { return false })
 	})
 	c := newClient(t, Options{})
-	conn, err := c.stream(t.Context(), c.pool(peer))
+	conn, err := c.stream(t.Context(), c.pool(peer), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestHTTP2GoAwayAlways(t *testing.T) {
 func TestHTTP2WindowOfAbandonedUploads(t *testing.T) {
 	peer := startFrames(t, nil, func(n *frameNode) { n.until(func(http2.Frame) bool { return false }) })
 	c := newClient(t, Options{})
-	conn, err := c.stream(t.Context(), c.pool(peer))
+	conn, err := c.stream(t.Context(), c.pool(peer), 0)
 	if err != nil {
 		t.Fatal(err)
 	}

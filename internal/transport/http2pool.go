@@ -31,16 +31,18 @@ var (
 	// errHTTP1 says that the node chose HTTP/1.1.
 	errHTTP1 = errors.New("the node speaks HTTP/1.1")
 	// errClosed is the failure of requests to a client that was closed.
-	errClosed   = errors.New("the client is closed")
-	errGone     = errors.New("the pool is gone")
-	errNoStream = errors.New("the node allows no requests on its connections")
-	errLast     = errors.New("the connection takes no more requests")
+	errClosed       = errors.New("the client is closed")
+	errNoConnection = errors.New("no connection was made in time")
+	errGone         = errors.New("the pool is gone")
+	errNoStream     = errors.New("the node allows no requests on its connections")
+	errLast         = errors.New("the connection takes no more requests")
 )
 
-// stream reserves a stream on a connection to the peer of p.
-func (c *Client) stream(ctx context.Context, p *pool) (*h2conn, error) {
+// stream reserves a stream on a connection to the peer of p, which must be
+// there within limit when that is not 0.
+func (c *Client) stream(ctx context.Context, p *pool, limit time.Duration) (*h2conn, error) {
 	for {
-		conn, err := p.h2.reserve(ctx, c, p)
+		conn, err := p.h2.reserve(ctx, c, p, limit)
 		switch {
 		case !errors.Is(err, errGone):
 			return conn, err
@@ -52,7 +54,8 @@ func (c *Client) stream(ctx context.Context, p *pool) (*h2conn, error) {
 }
 
 // reserve finds or makes a connection that takes one more stream.
-func (h *h2pool) reserve(ctx context.Context, c *Client, p *pool) (*h2conn, error) {
+func (h *h2pool) reserve(ctx context.Context, c *Client, p *pool, limit time.Duration) (*h2conn, error) {
+	var late <-chan time.Time
 	for useless := 0; ; {
 		h.mu.Lock()
 		for _, conn := range h.conns {
@@ -76,8 +79,15 @@ func (h *h2pool) reserve(ctx context.Context, c *Client, p *pool) (*h2conn, erro
 			go h.dial(c, p, d)
 		}
 		h.mu.Unlock()
+		if limit > 0 && late == nil {
+			timer := time.NewTimer(limit)
+			defer timer.Stop()
+			late = timer.C
+		}
 		select {
 		case <-d.done:
+		case <-late:
+			return nil, errNoConnection
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

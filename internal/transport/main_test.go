@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -19,4 +20,11 @@ func newClient(t testing.TB, o Options) *Client {
 	c := New(o)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// NotSent reports whether err is a failure after which another node may be
+// sent the request, see [NodeError].
+func NotSent(err error) bool {
+	node := (*NodeError)(nil)
+	return errors.As(err, &node) && !node.Sent
 }

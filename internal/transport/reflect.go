@@ -96,7 +96,7 @@ func (c *Client) look(ctx context.Context, n *discovery.Node, f func(*talk) erro
 		case errors.As(err, &refused) && refused.code == grpcUnimplemented:
 			continue
 		case errors.As(err, &refused):
-			return &NodeError{Addr: n.Addr, Err: fmt.Errorf("refused reflection: %w", refused.err)}
+			return &NodeError{Addr: n.Addr, Refused: true, Err: fmt.Errorf("refused reflection: %w", refused.err)}
 		case errors.As(err, &failed):
 			why := failed.Err
 			if ctx.Err() == nil && looking.Err() != nil {

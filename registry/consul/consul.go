@@ -40,13 +40,14 @@ var (
 )
 
 // Open returns a registry on the agent at u: consul://host:port or an http or
-// https URL, with the parameters token, datacenter, namespace, partition and
-// (for consul://) scheme=http|https. It is one agent, not a list: an agent
+// https URL, with the parameters token, token_file, datacenter (or dc),
+// namespace, partition, those of [engineurl.TLS] and (for consul://)
+// scheme=http|https. It is one agent, not a list: an agent
 // runs on every machine of a Consul cluster and finds the servers itself.
 // What u does not say comes from Consul's environment variables, with u nil
 // the address too. Nothing is sent yet: the agent may come later.
 func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
-	config, err := configure(u)
+	config, secure, err := configure(u)
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
@@ -54,6 +55,9 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	config.HttpClient, err = api.NewHttpClient(transport, config.TLSConfig)
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
+	}
+	if secure != nil {
+		transport.TLSClientConfig = secure
 	}
 	config.HttpClient.Transport = limited{next: transport, limit: maxAnswer}
 	address := config.Address // NewClient takes the scheme off

@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,53 +12,50 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/micro/sidecar/internal/engineurl"
 )
 
 // defaultPort is that of an agent's HTTP API.
 const defaultPort = "8500"
 
-func configure(u *url.URL) (*api.Config, error) {
+// configure returns the client's configuration, and that of TLS where the
+// address has parameters of it: else Consul's environment says what holds.
+func configure(u *url.URL) (*api.Config, *tls.Config, error) {
 	config := api.DefaultConfig()
 	if u == nil {
-		return config, nil
+		return config, nil, nil
 	}
 	if err := plain(u); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	config.Address, config.Scheme = u.Host, u.Scheme
+	p := engineurl.Query(u)
 	if u.Scheme == "consul" {
-		config.Scheme = "http"
+		config.Scheme = p.Choice("scheme", "http", "https")
 		if u.Port() == "" {
 			config.Address = net.JoinHostPort(u.Hostname(), defaultPort)
 		}
 	}
-	values, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
+	secure := engineurl.TLS(p, false)
+	switch {
+	case secure == nil:
+	case u.Scheme == "http" || p.Has("scheme") && config.Scheme == "http":
+		return nil, nil, errors.New("address: parameters of TLS, but the scheme is http")
+	default:
+		config.Scheme = "https"
 	}
-	for name, all := range values {
-		if len(all) != 1 {
-			return nil, fmt.Errorf("parameter %s: expected once, got it %d times", name, len(all))
-		}
-		switch value := all[0]; name {
-		case "token":
-			config.Token, config.TokenFile = value, ""
-		case "datacenter":
-			config.Datacenter = value
-		case "namespace":
-			config.Namespace = value
-		case "partition":
-			config.Partition = value
-		case "scheme":
-			if u.Scheme != "consul" || (value != "http" && value != "https") {
-				return nil, fmt.Errorf("parameter scheme: expected http or https, in a consul:// address, got %q", value)
-			}
-			config.Scheme = value
-		default:
-			return nil, fmt.Errorf("unknown parameter %s: expected token, datacenter, namespace, partition or scheme", name)
-		}
+	token, file := p.String("token", ""), p.String("token_file", "")
+	switch {
+	case token != "" && file != "":
+		return nil, nil, errors.New("parameters token and token_file: expected one of them")
+	case token != "" || file != "":
+		config.Token, config.TokenFile = token, file
 	}
-	return config, nil
+	config.Datacenter = p.String("datacenter", p.String("dc", config.Datacenter))
+	config.Namespace = p.String("namespace", config.Namespace)
+	config.Partition = p.String("partition", config.Partition)
+	return config, secure, p.Err()
 }
 
 // plain refuses what an agent's address cannot hold.

@@ -13,17 +13,21 @@ import (
 
 func TestOpenErrors(t *testing.T) {
 	for address, want := range map[string]string{
-		"ftp://h:1":                    "expected consul, http or https",
-		"consul://":                    "got no host",
-		"consul://:8500":               "got no host",
-		"consul://a:1,b:2":             "",
-		"consul://u:p@h:1":             "expected no user or password",
-		"consul://h:1/path":            "expected no path",
-		"consul://h:1?tokn=x":          "unknown parameter tokn",
-		"consul://h:1?token=x&token=y": "expected once, got it 2 times",
-		"consul://h:1?scheme=ftp":      "expected http or https",
-		"http://h:1?scheme=https":      "expected http or https, in a consul:// address",
-		"consul://h:1?%zz":             "invalid URL escape",
+		"ftp://h:1":                              "expected consul, http or https",
+		"consul://":                              "got no host",
+		"consul://:8500":                         "got no host",
+		"consul://a:1,b:2":                       "",
+		"consul://u:p@h:1":                       "expected no user or password",
+		"consul://h:1/path":                      "expected no path",
+		"consul://h:1?tokn=x":                    `unknown parameter "tokn" (did you mean token?)`,
+		"consul://h:1?token=x&token=y":           "expected once, got it 2 times",
+		"consul://h:1?scheme=ftp":                "expected http or https",
+		"http://h:1?scheme=https":                `unknown parameter "scheme"`,
+		"consul://h:1?%zz":                       "invalid URL escape",
+		"http://h:1?ca_file=/x":                  "the scheme is http",
+		"consul://h:1?scheme=http&insecure=true": "the scheme is http",
+		"https://h:1?ca_file=/nosuch":            "ca_file",
+		"consul://h:1?token=s&token_file=/x":     "expected one of them",
 	} {
 		u, err := url.Parse(address)
 		if err != nil {
@@ -46,6 +50,7 @@ func TestConfigure(t *testing.T) {
 		"consul://[::1]":                    {"[::1]:8500", "http", ""},
 		"consul://h:1?scheme=https&token=s": {"h:1", "https", "s"},
 		"https://h":                         {"h", "https", ""},
+		"consul://h?insecure=true":          {"h:8500", "https", ""},
 		"http://h:1?token=s":                {"h:1", "http", "s"},
 		"":                                  {"env:1234", "http", ""},
 	} {
@@ -56,7 +61,7 @@ func TestConfigure(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		config, err := configure(u)
+		config, _, err := configure(u)
 		if err != nil {
 			t.Errorf("%s: %v", address, err)
 			continue

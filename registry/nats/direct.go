@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,40 +18,96 @@ import (
 // the place of, costs what is in the whole bucket: with 10,000 services of 10
 // nodes, tens of milliseconds. ok is false when the server has no such answer:
 // it is older, more than 1,024 keys match, or the bucket is not there.
-func (r *Registry) readDirect(ctx context.Context, pattern string) (entries []*entry, ok bool, err error) {
+//
+// Where the bucket is replicated any of its servers answers, and one that lags
+// behind is asked again: no answer is older than what was written, read or
+// reported here before.
+func (r *Registry) readDirect(ctx context.Context, b *store, pattern string) (entries []*entry, ok bool, err error) {
+	least, pause := r.seen.Load(), time.Millisecond
+	for {
+		entries, upTo, ok, err := r.askDirect(ctx, pattern)
+		if err == nil && ok && upTo == 0 && b.replicated && least > 0 {
+			upTo, err = r.nothing(ctx, pattern, least)
+		}
+		if err != nil || !ok || !b.replicated || upTo >= least {
+			r.saw(upTo)
+			return entries, ok, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, false, ctx.Err()
+		case <-timer.C:
+		}
+		pause = min(2*pause, 100*time.Millisecond)
+	}
+}
+
+// nothing asks the server that takes the writes whether there is really
+// nothing that matches: such an answer does not tell how old it is. It returns
+// least if so, else 0.
+func (r *Registry) nothing(ctx context.Context, pattern string, least uint64) (uint64, error) {
+	request, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + r.bucket + "." + pattern})
+	if err != nil {
+		return 0, err
+	}
+	answer, err := r.js.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+r.bucket, request)
+	if err != nil {
+		return 0, err
+	}
+	var refusal struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &refusal); err != nil {
+		return 0, fmt.Errorf("message get: %w", err)
+	}
+	switch {
+	case refusal.Error == nil: // something does: ask again
+		return 0, nil
+	case refusal.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return least, nil
+	}
+	return 0, refusal.Error
+}
+
+// askDirect asks once. upTo is the revision that the answer reflects, 0 when
+// nothing matches.
+func (r *Registry) askDirect(ctx context.Context, pattern string) (entries []*entry, upTo uint64, ok bool, err error) {
 	prefix := "$KV." + r.bucket + "."
 	request, err := json.Marshal(map[string][]string{"multi_last": {prefix + pattern}})
 	if err != nil {
-		return nil, false, err
+		return nil, 0, false, err
 	}
 	conn := r.js.Conn()
 	answers, err := conn.SubscribeSync(conn.NewInbox())
 	if err != nil {
-		return nil, false, err
+		return nil, 0, false, err
 	}
 	defer func() { _ = answers.Unsubscribe() }() // fails only when the connection is gone
 	if err := conn.PublishRequest("$JS.API.DIRECT.GET.KV_"+r.bucket, answers.Subject, request); err != nil {
-		return nil, false, err
+		return nil, 0, false, err
 	}
 	for {
 		m, err := answers.NextMsgWithContext(ctx)
 		switch {
 		case errors.Is(err, gonats.ErrNoResponders): // the bucket was removed, or takes no direct get
-			return nil, false, nil
+			return nil, 0, false, nil
 		case err != nil:
-			return nil, false, err
+			return nil, 0, false, err
 		}
 		switch status := m.Header.Get("Status"); {
 		case status == "204" && m.Header.Get("Nats-Num-Pending") == "0": // the end
-			return entries, true, nil
+			upTo, err := strconv.ParseUint(m.Header.Get("Nats-UpTo-Sequence"), 10, 64)
+			return entries, upTo, err == nil, nil
 		case status == "404" && m.Header.Get("Description") == "No Results":
-			return nil, true, nil
+			return nil, 0, true, nil
 		case status != "":
-			return nil, false, nil
+			return nil, 0, false, nil
 		}
 		e, err := r.decodeDirect(m, prefix)
 		if err != nil {
-			return nil, false, err
+			return nil, 0, false, err
 		}
 		if e != nil {
 			entries = append(entries, e)
@@ -71,7 +128,7 @@ func (r *Registry) decodeDirect(m *gonats.Msg, prefix string) (*entry, error) {
 	}
 	e, err := decode(key, m.Data)
 	if err != nil {
-		r.odd.tell(key, err)
+		r.complain(key, err)
 		return nil, nil
 	}
 	e.revision = revision

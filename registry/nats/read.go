@@ -3,8 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,24 +17,90 @@ func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
 	return call(ctx, r, func(ctx context.Context, b *store) ([]*entry, error) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		if b.direct && pattern != ">" {
-			if entries, ok, err := r.readDirect(ctx, pattern); ok || err != nil {
+		// All of a bucket is more than a direct get answers, mostly, and a
+		// watch is as good; but only a direct get knows whether it lags behind.
+		if b.direct && (pattern != ">" || b.replicated) {
+			if entries, ok, err := r.readDirect(ctx, b, pattern); ok || err != nil {
 				return entries, err
 			}
 		}
-		w, err := b.Watch(ctx, pattern, jetstream.IgnoreDeletes())
+		w, err := b.Watch(ctx, pattern)
 		if err != nil {
 			return nil, err
 		}
 		defer stop(w)
-		var entries []*entry
-		err = load(ctx, w, nil, func(e jetstream.KeyValueEntry) {
-			if e := r.decode(e); e != nil {
+		found := make(map[string]*entry) // nil for what was removed
+		each := func(kv jetstream.KeyValueEntry) { found[kv.Key()] = r.decode(kv) }
+		if err := load(ctx, w, nil, each); err != nil {
+			return nil, err
+		}
+		if err := r.complete(ctx, w, pattern, found, each); err != nil {
+			return nil, err
+		}
+		entries := make([]*entry, 0, len(found))
+		for _, e := range found {
+			if e != nil {
 				entries = append(entries, e)
 			}
-		})
-		return entries, err
+		}
+		return entries, nil
 	})
+}
+
+// lateTime is how long complete waits for what is missing before it asks again
+// how much there is.
+const lateTime = 20 * time.Millisecond
+
+// complete reads on until all keys are there that the bucket has. The beginning
+// of a watch may be told too early: a key that is written while the server
+// makes the watch is taken off what is to come at its old place and comes
+// later at its new one, and the count, which is then too low, cuts off the
+// newest ones.
+func (r *Registry) complete(ctx context.Context, w jetstream.KeyWatcher, pattern string, found map[string]*entry, each func(jetstream.KeyValueEntry)) error {
+	for {
+		there, err := r.count(ctx, pattern)
+		if err != nil {
+			return err
+		}
+		late := time.NewTimer(lateTime)
+		for waiting := true; waiting && len(found) < there; {
+			select {
+			case kv, ok := <-w.Updates():
+				if !ok {
+					late.Stop()
+					return errWatchEnded
+				}
+				if kv != nil {
+					each(kv)
+				}
+			case <-late.C:
+				waiting = false
+			case <-ctx.Done():
+				late.Stop()
+				return ctx.Err()
+			}
+		}
+		late.Stop()
+		if len(found) >= there {
+			return nil
+		}
+	}
+}
+
+// count returns how many keys match, removed ones that left a mark among them.
+func (r *Registry) count(ctx context.Context, pattern string) (int, error) {
+	s, err := r.js.Stream(ctx, "KV_"+r.bucket)
+	if err != nil {
+		return 0, err
+	}
+	if pattern == ">" {
+		return int(s.CachedInfo().State.NumSubjects), nil
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter("$KV."+r.bucket+"."+pattern))
+	if err != nil {
+		return 0, err
+	}
+	return len(info.State.Subjects), nil
 }
 
 // load hands over what is there when the watch begins.
@@ -76,30 +140,14 @@ func (r *Registry) decode(kv jetstream.KeyValueEntry) *entry {
 	}
 	e, err := decode(kv.Key(), kv.Value())
 	if err != nil {
-		r.odd.tell(kv.Key(), err)
+		r.complain(kv.Key(), err)
 		return nil
 	}
 	e.revision = kv.Revision()
 	return e
 }
 
-// complaints logs at most one entry a minute: whoever writes nonsense may
-// write much of it.
-type complaints struct {
-	log *slog.Logger
-
-	mu   sync.Mutex
-	last time.Time
-	more int
-}
-
-func (c *complaints) tell(key string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.last) < time.Minute {
-		c.more++
-		return
-	}
-	c.log.Warn("registry: an entry that is no registration is passed over", "key", key, "error", err, "more", c.more)
-	c.last, c.more = time.Now(), 0
+// complain tells of an entry that makes no sense.
+func (r *Registry) complain(key string, err error) {
+	r.odd.Warn("registry: an entry that is no registration is passed over", "key", key, "error", err)
 }

@@ -19,6 +19,7 @@ import (
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/micro/sidecar/internal/complain"
 	"github.com/micro/sidecar/internal/engine/link"
 	"github.com/micro/sidecar/internal/engine/token"
 	"github.com/micro/sidecar/registry"
@@ -39,25 +40,31 @@ type Options struct {
 	// Bucket is the name of the key-value bucket, made of letters, digits, -
 	// and _; "" is [DefaultBucket]. It is created when it is not there.
 	Bucket string
+	// Replicas is how many servers of a cluster keep a bucket that is created
+	// here; 0 is one.
+	Replicas int
 	// Log is told of entries that make no sense; nil is [slog.Default].
 	Log *slog.Logger
 }
 
 // Registry implements [registry.Registry]. It is safe for concurrent use.
 type Registry struct {
-	js     jetstream.JetStream
-	link   *link.Link
-	bucket string
-	store  atomic.Pointer[store]
-	odd    complaints
+	js       jetstream.JetStream
+	link     *link.Link
+	bucket   string
+	replicas int
+	store    atomic.Pointer[store]
+	seen     atomic.Uint64 // the latest revision that was written or read here
+	odd      *complain.Log
 }
 
 // store is the bucket as it was found.
 type store struct {
 	jetstream.KeyValue
-	expires bool      // the server removes entries with a TTL
-	created time.Time // tells it from another of that name
-	direct  bool      // a direct get is answered by who takes the writes, and so sees them
+	expires    bool      // the server removes entries with a TTL
+	created    time.Time // tells it from another of that name
+	direct     bool      // it answers direct gets
+	replicated bool      // by servers that may lag behind the one that takes the writes
 }
 
 // New opens the bucket and creates it if need be. The connection stays the
@@ -74,7 +81,7 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats registry: %w", err)
 	}
-	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, odd: complaints{log: o.Log}}
+	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, replicas: o.Replicas, odd: complain.New(o.Log)}
 	if _, err := link.Again(ctx, r.link, r.open); err != nil {
 		r.link.Close()
 		return nil, fmt.Errorf("nats registry: %w", err)
@@ -105,7 +112,11 @@ func (r *Registry) open(ctx context.Context) (*store, error) {
 	if full, ok := status.(*jetstream.KeyValueBucketStatus); ok {
 		info := full.StreamInfo()
 		s.created = info.Created
-		s.direct = info.Config.AllowDirect && info.Config.Replicas <= 1 && info.Config.Mirror == nil
+		s.direct = info.Config.AllowDirect && info.Config.Mirror == nil
+		s.replicated = info.Config.Replicas > 1
+	}
+	if last := r.store.Load(); last == nil || !last.created.Equal(s.created) {
+		r.seen.Store(0) // a bucket counts from its beginning
 	}
 	r.store.Store(s)
 	return s, nil
@@ -117,6 +128,7 @@ func (r *Registry) create(ctx context.Context) (jetstream.KeyValue, error) {
 		Description:    "services registered with micro",
 		Storage:        jetstream.FileStorage,
 		History:        1,
+		Replicas:       r.replicas,
 		LimitMarkerTTL: markerTTL,
 	}
 	kv, err := r.js.CreateKeyValue(ctx, config)
@@ -184,17 +196,42 @@ func (r *Registry) Register(ctx context.Context, s registry.Service, ttl time.Du
 	return nil
 }
 
-// put stores one message; unlike the bucket's own Put it can give it a TTL.
+// put stores one registration. It is still the caller's: a call that was
+// given up may be writing it.
 func (r *Registry) put(ctx context.Context, b *store, m gonats.Msg, ttl time.Duration) error {
+	m.Header = gonats.Header{}
+	if ttl > 0 {
+		ttl += ttlSlack
+	}
+	return r.publish(ctx, b, &m, ttl)
+}
+
+// publish stores one message; unlike the bucket's own methods it can give any
+// a TTL, and knows the revision. The server counts seconds.
+func (r *Registry) publish(ctx context.Context, b *store, m *gonats.Msg, ttl time.Duration) error {
 	options := []jetstream.PublishOpt{jetstream.WithRetryAttempts(1)}
 	if ttl > 0 && b.expires {
-		keep := (ttl + ttlSlack + time.Second - 1).Truncate(time.Second) // the server counts seconds
-		options = append(options, jetstream.WithMsgTTL(keep))
+		options = append(options, jetstream.WithMsgTTL((ttl + time.Second - 1).Truncate(time.Second)))
 	}
-	m.Header = gonats.Header{}
-	_, err := r.js.PublishMsg(ctx, &m, options...)
+	ack, err := r.js.PublishMsg(ctx, m, options...)
+	if err == nil {
+		r.saw(ack.Sequence)
+	}
 	return err
 }
+
+// saw notes a revision: no later read shall be older.
+func (r *Registry) saw(revision uint64) {
+	for {
+		last := r.seen.Load()
+		if revision <= last || r.seen.CompareAndSwap(last, revision) {
+			return
+		}
+	}
+}
+
+// jetstreamName reports whether a bucket can have the name.
+func jetstreamName(name string) bool { return name != "" && token.Encode(name) == name }
 
 func check(s registry.Service) error {
 	if s.Name == "" {
@@ -218,12 +255,10 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 		keys[i] = key(s.Name, n.ID)
 	}
 	_, err := call(ctx, r, func(ctx context.Context, b *store) (struct{}, error) {
-		var options []jetstream.KVDeleteOpt
-		if b.expires {
-			options = append(options, jetstream.PurgeTTL(markerTTL))
-		}
 		for _, k := range keys {
-			if err := b.Purge(ctx, k, options...); err != nil {
+			m := gonats.Msg{Subject: "$KV." + r.bucket + "." + k}
+			m.Header = gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}}
+			if err := r.publish(ctx, b, &m, markerTTL); err != nil {
 				return struct{}{}, err
 			}
 		}

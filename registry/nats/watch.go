@@ -107,6 +107,7 @@ func (r *Registry) follow(ctx context.Context, v *view, w jetstream.KeyWatcher, 
 // apply takes one change and returns the name of the service, "" when nothing
 // that is known has changed.
 func (v *view) apply(r *Registry, kv jetstream.KeyValueEntry) string {
+	r.saw(kv.Revision())
 	if e := r.decode(kv); e != nil {
 		return v.put(e)
 	}
@@ -129,6 +130,9 @@ func (r *Registry) same(ctx context.Context, created time.Time) error {
 	case missing(err):
 		return fmt.Errorf("bucket %s was removed: %w", r.bucket, err)
 	case err == nil && !have.Equal(created):
+		if _, err := r.open(ctx); err != nil {
+			return err
+		}
 		return fmt.Errorf("bucket %s was replaced", r.bucket)
 	}
 	return nil

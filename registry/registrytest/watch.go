@@ -116,6 +116,7 @@ func (f *follower) wait(t *testing.T, what string, condition func() bool) {
 
 func (f *follower) waitServices(t *testing.T, what, name string, want ...registry.Service) {
 	t.Helper()
+	want = f.suite.kept(want)
 	f.wait(t, what, func() bool { return same(f.state[name], want) })
 }
 

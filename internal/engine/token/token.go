@@ -34,11 +34,16 @@ func Encode(s string) string {
 			b.WriteByte(hexDig[c&15])
 		}
 		if b.Len() > maxLen {
-			sum := sha256.Sum256([]byte(s))
-			return hashed + hex.EncodeToString(sum[:])
+			return Digest(s)
 		}
 	}
 	return b.String()
+}
+
+// Digest returns the token that Encode has for texts that are too long.
+func Digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hashed + hex.EncodeToString(sum[:])
 }
 
 // Decode returns the text of a token, false when the token is a digest or

@@ -1,0 +1,389 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/internal/engine"
+)
+
+// The bars, on one machine.
+const (
+	barPublish  = 12_000  // messages stored a second over HTTP
+	barAcked    = 12_000  // messages acknowledged a second, end to end
+	barFrames   = 150_000 // frames a second to all live subscribers together
+	barMedian   = 0.6     // ms from publish to receive at light load
+	bar99       = 3       // ms
+	prefetch    = 256     // of the durable subscriber
+	lightSample = 1000    // messages of the measurement of latency
+)
+
+// measurement is one run.
+type measurement struct {
+	options
+	sidecar *process.Sidecar
+	engine  *engine.Engine
+	direct  *nats.Broker // to the sidecar's engine, without the sidecar
+}
+
+func (m *measurement) open(ctx context.Context, data string) (err error) {
+	quiet := slog.New(slog.DiscardHandler)
+	if m.engine, err = engine.Open(ctx, engine.Options{DataDir: data, Log: quiet}); err != nil {
+		return err
+	}
+	m.direct, err = nats.New(ctx, m.engine.MessagesConn(), nats.Options{Log: quiet})
+	return err
+}
+
+func (m *measurement) close() error {
+	var errs []error
+	if m.direct != nil {
+		errs = append(errs, m.direct.Close())
+	}
+	return errors.Join(append(errs, m.engine.Close(context.Background()))...)
+}
+
+// repeat calls do from n goroutines until the time is over and returns how
+// often a second it was done.
+func (m *measurement) repeat(ctx context.Context, n int, begin func() (do func() error, end func(), err error)) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.length)
+	defer cancel()
+	var done atomic.Int64
+	var wg sync.WaitGroup
+	errs := make([]error, n)
+	start := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			do, end, err := begin()
+			if err != nil {
+				errs[i] = err
+				return
+			}
+			defer end()
+			for ctx.Err() == nil {
+				if errs[i] = do(); errs[i] != nil {
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return float64(done.Load()) / time.Since(start).Seconds(), errors.Join(errs...)
+}
+
+// keep makes a durable queue, so that what is published is stored, and returns
+// what empties it.
+func (m *measurement) keep(ctx context.Context, topic string) (func() error, error) {
+	if err := m.direct.Declare(ctx, topic, "bench", broker.QueueOptions{}); err != nil {
+		return nil, err
+	}
+	return func() error { return m.direct.Delete(ctx, topic, "bench") }, nil
+}
+
+// publish measures messages that are stored over HTTP.
+func (m *measurement) publish(ctx context.Context) ([]row, error) {
+	clear, err := m.keep(ctx, "bench.http")
+	if err != nil {
+		return nil, err
+	}
+	rate, err := m.repeat(ctx, m.connections, func() (func() error, func(), error) {
+		p, err := m.dial("bench.http")
+		if err != nil {
+			return nil, nil, err
+		}
+		return p.publish, func() { _ = p.conn.Close() }, nil
+	})
+	what := fmt.Sprintf("publish over HTTP, %d connections", m.connections)
+	return []row{{what, rate, barPublish, "stored/s", true}}, errors.Join(err, clear())
+}
+
+// poster is a connection that publishes, as lean as a load generator's.
+type poster struct {
+	conn    net.Conn
+	in      *bufio.Reader
+	request []byte
+}
+
+func (m *measurement) dial(topic string) (*poster, error) {
+	conn, err := net.Dial("tcp", m.sidecar.Address)
+	if err != nil {
+		return nil, err
+	}
+	body := strings.Repeat("x", m.body)
+	request := fmt.Sprintf("POST /broker?topic=%s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\n\r\n%s", topic, m.sidecar.Address, len(body), body)
+	return &poster{conn, bufio.NewReader(conn), []byte(request)}, nil
+}
+
+func (p *poster) publish() error {
+	if _, err := p.conn.Write(p.request); err != nil {
+		return err
+	}
+	for first := true; ; first = false {
+		line, err := p.in.ReadSlice('\n')
+		switch {
+		case err != nil:
+			return err
+		case first && !bytes.HasPrefix(line, []byte("HTTP/1.1 200 ")):
+			return fmt.Errorf("publish: %s", line)
+		case len(line) == len("\r\n"): // the answer has no body
+			return nil
+		}
+	}
+}
+
+// publishEngine is publish without the sidecar.
+func (m *measurement) publishEngine(ctx context.Context) ([]row, error) {
+	clear, err := m.keep(ctx, "bench.engine")
+	if err != nil {
+		return nil, err
+	}
+	body := bytes.Repeat([]byte("x"), m.body)
+	rate, err := m.repeat(ctx, m.connections, func() (func() error, func(), error) {
+		return func() error {
+			return m.direct.Publish(ctx, "bench.engine", broker.Message{Body: body})
+		}, func() {}, nil
+	})
+	return []row{{"… the engine's own", rate, 0, "stored/s", true}}, errors.Join(err, clear())
+}
+
+// fill stores n messages.
+func (m *measurement) fill(ctx context.Context, topic string, n int) error {
+	body := bytes.Repeat([]byte("x"), m.body)
+	var wg sync.WaitGroup
+	errs := make([]error, 64)
+	for i := range errs {
+		wg.Go(func() {
+			for range n / len(errs) {
+				if errs[i] = m.direct.Publish(ctx, topic, broker.Message{Body: body}); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// endToEnd measures one publisher, who pipelines, and one durable subscriber
+// who acknowledges every message, until all have been.
+func (m *measurement) endToEnd(ctx context.Context) ([]row, error) {
+	const topic = "bench.acks"
+	ctx, cancel := context.WithTimeout(ctx, 10*m.length+30*time.Second)
+	defer cancel()
+	conn, err := m.subscribe(ctx, fmt.Sprintf("topic=%s&queue=bench&ack=true&prefetch=%d", topic, prefetch))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.CloseNow() }()
+	published := make(chan error, 1)
+	publishing, stop := context.WithTimeout(ctx, m.length)
+	defer stop()
+	var sent atomic.Int64
+	start := time.Now()
+	go func() { published <- m.pipeline(publishing, topic, &sent) }()
+	acked := int64(0)
+	for finished := false; !finished || acked < sent.Load(); {
+		select {
+		case err := <-published:
+			if err != nil {
+				return nil, err
+			}
+			finished = true
+			continue
+		default:
+		}
+		if finished && acked >= sent.Load() {
+			break
+		}
+		id, err := nextID(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		if err := conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"Ack":%q}`, id)); err != nil {
+			return nil, err
+		}
+		acked++
+	}
+	rate := float64(acked) / time.Since(start).Seconds()
+	return []row{{"one publisher to one durable WebSocket subscriber", rate, barAcked, "acknowledged/s", true}}, m.direct.Delete(ctx, topic, "bench")
+}
+
+// pipeline publishes batches of lines over one connection until ctx ends.
+func (m *measurement) pipeline(ctx context.Context, topic string, sent *atomic.Int64) error {
+	const lines = 500
+	line, err := json.Marshal(strings.Repeat("x", m.body-len(`""`)))
+	if err != nil {
+		return err
+	}
+	batch := bytes.Repeat(append(line, '\n'), lines)
+	for ctx.Err() == nil {
+		req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, m.sidecar.URL+"/broker?batch=ndjson&topic="+topic, bytes.NewReader(batch))
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("publish a batch: %s %s %w", resp.Status, text, err)
+		}
+		sent.Add(lines)
+	}
+	return nil
+}
+
+// nextID reads a frame and returns its Id, which stands first.
+func nextID(ctx context.Context, conn *websocket.Conn) (string, error) {
+	_, frame, err := conn.Read(ctx)
+	if err != nil {
+		return "", err
+	}
+	rest, ok := bytes.CutPrefix(frame, []byte(`{"Id":"`))
+	id, _, found := bytes.Cut(rest, []byte(`"`))
+	if !ok || !found {
+		return "", fmt.Errorf("frame %.100s", frame)
+	}
+	return string(id), nil
+}
+
+// endToEndEngine is a member that acknowledges what is stored, without a
+// sidecar or a WebSocket.
+func (m *measurement) endToEndEngine(ctx context.Context) ([]row, error) {
+	const topic, n = "bench.member", 64 * 500
+	member, err := m.direct.Join(ctx, topic, "bench", broker.JoinOptions{Prefetch: prefetch})
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	filled := make(chan error, 1)
+	go func() { filled <- m.fill(ctx, topic, n) }()
+	for range n {
+		h, err := member.Receive(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := h.Ack(ctx); err != nil {
+			return nil, err
+		}
+	}
+	rate := n / time.Since(start).Seconds()
+	err = errors.Join(<-filled, member.Close(ctx), m.direct.Delete(ctx, topic, "bench"))
+	return []row{{"… the engine's own", rate, 0, "acknowledged/s", true}}, err
+}
+
+func (m *measurement) subscribe(ctx context.Context, query string) (*websocket.Conn, error) {
+	conn, resp, err := websocket.Dial(ctx, m.sidecar.URL+"/broker?"+query, nil)
+	if err != nil {
+		return nil, err
+	}
+	if resp.Body != nil {
+		_ = resp.Body.Close()
+	}
+	return conn, nil
+}
+
+// fanOut measures frames to many live subscribers. The publisher waits for
+// them now and then: who is too slow would be cut.
+func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
+	const topic, window = "bench.fanout", 100
+	ctx, cancel := context.WithTimeout(ctx, 10*m.length+30*time.Second)
+	defer cancel()
+	var frames atomic.Int64
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	for range m.subscribers {
+		conn, err := m.subscribe(ctx, "topic="+topic)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = conn.CloseNow() }()
+		readers.Go(func() {
+			for {
+				if _, _, err := conn.Read(ctx); err != nil {
+					return
+				}
+				frames.Add(1)
+			}
+		})
+	}
+	p, err := m.dial(topic)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = p.conn.Close() }()
+	start, sent := time.Now(), int64(0)
+	for time.Since(start) < m.length {
+		for range window {
+			if err := p.publish(); err != nil {
+				return nil, err
+			}
+		}
+		sent += window
+		for frames.Load() < (sent-window)*int64(m.subscribers) { // one window ahead
+			if ctx.Err() != nil {
+				return nil, errors.New("frames of the fan-out were lost")
+			}
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	rate := float64(frames.Load()) / time.Since(start).Seconds()
+	what := fmt.Sprintf("live fan-out to %d WebSocket subscribers", m.subscribers)
+	return []row{{what, rate, barFrames, "frames/s", true}}, nil
+}
+
+// latency measures one message at a time, from before the publish to the frame.
+func (m *measurement) latency(ctx context.Context) ([]row, error) {
+	const topic = "bench.latency"
+	conn, err := m.subscribe(ctx, "topic="+topic)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.CloseNow() }()
+	p, err := m.dial(topic)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = p.conn.Close() }()
+	var took []time.Duration
+	for range lightSample {
+		start := time.Now()
+		answered := make(chan error, 1)
+		go func() { answered <- p.publish() }()
+		if _, _, err := conn.Read(ctx); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start))
+		if err := <-answered; err != nil {
+			return nil, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	slices.Sort(took)
+	ms := func(q float64) float64 { return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000 }
+	return []row{
+		{"publish to receive at light load, median", ms(0.5), barMedian, "ms", false},
+		{"publish to receive at light load, 99th percentile", ms(0.99), bar99, "ms", false},
+	}, nil
+}

@@ -1,0 +1,440 @@
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/micro/sidecar/broker"
+)
+
+func testRedeclare(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.redeclare"
+	s.declare(b, topic, "q", broker.QueueOptions{AckWait: 7 * time.Second, MaxInFlight: 3, Expires: time.Hour})
+	s.publish(b, topic, "x")
+	check := func(wait time.Duration, inFlight int, expires time.Duration) {
+		s.Helper()
+		info, err := q.Queue(s.ctx(), topic, "q")
+		if err != nil {
+			s.Fatal(err)
+		}
+		if info.AckWait != wait || info.MaxInFlight != inFlight || info.Expires != expires {
+			s.Errorf("options: %+v, want %v, %d, %v", info, wait, inFlight, expires)
+		}
+	}
+	check(7*time.Second, 3, time.Hour)
+	s.declare(b, topic, "q", broker.QueueOptions{})
+	check(7*time.Second, 3, time.Hour)
+	s.declare(b, topic, "q", broker.QueueOptions{AckWait: 9 * time.Second, MaxInFlight: -1, Expires: -1})
+	check(9*time.Second, 0, 0)
+	s.ack(s.expect(s.join(b, topic, "q", broker.JoinOptions{}), "x", 1)) // nothing went with the change
+}
+
+func testDurableNames(s *suite) {
+	a, b := s.durable(), s.durable()
+	match := func(pattern, topic string) bool { return pattern == topic }
+	if w, ok := a.(broker.Wildcards); ok {
+		match = w.Match
+	}
+	topics := []string{"n", "N", "n.a", "n..a", ".n", "n.", "n/a", " n", "n\n", "日本", "$JS.API", "n@q", strings.Repeat("long.", 100)}
+	names := []string{"q", "Q", "q.a", "*", ">", "q q", "q/a", "日本", "$JS", "\"", "a\nb", strings.Repeat("x", 200)}
+	type pair struct{ topic, queue string }
+	var pairs []pair
+	for i, topic := range topics {
+		if s.o.Topics == nil || s.o.Topics(topic) {
+			pairs = append(pairs, pair{topic, names[i%len(names)]}, pair{topic, names[(i+1)%len(names)]})
+		}
+	}
+	for _, p := range pairs {
+		s.declare(a, p.topic, p.queue, broker.QueueOptions{})
+	}
+	for _, topic := range topics {
+		if s.o.Topics == nil || s.o.Topics(topic) {
+			s.publish(a, topic, topic)
+		}
+	}
+	for _, p := range pairs {
+		m := s.join(b, p.topic, p.queue, broker.JoinOptions{Prefetch: 2})
+		h := s.receive(m)
+		if string(h.Body) != p.topic || h.Topic != p.topic || !match(p.topic, h.Topic) {
+			s.Errorf("queue %q of %q got %q of topic %q", p.queue, p.topic, h.Body, h.Topic)
+		}
+		s.ack(h)
+		s.nothing(m)
+	}
+}
+
+func testBadNames(s *suite) {
+	b := s.durable()
+	for _, names := range [][2]string{{"", "q"}, {"durable.bad", ""}} {
+		if err := b.Declare(s.ctx(), names[0], names[1], broker.QueueOptions{}); err == nil {
+			s.Errorf("Declare(%q, %q): no error", names[0], names[1])
+		}
+		if m, err := b.Join(s.ctx(), names[0], names[1], broker.JoinOptions{}); err == nil {
+			_ = m.Close(s.ctx())
+			s.Errorf("Join(%q, %q): no error", names[0], names[1])
+		}
+	}
+}
+
+func testLiveToo(s *suite) {
+	a, b := s.durable(), s.durable()
+	const topic = "durable.live"
+	plain, _ := s.record(a, topic, "")
+	shared, _ := s.record(a, topic, "q") // a live queue of that name is another one
+	m := s.join(b, topic, "q", broker.JoinOptions{Prefetch: 3})
+	want := numbered("", 3)
+	for _, body := range want {
+		s.publish(b, topic, body)
+	}
+	for _, body := range want {
+		s.ack(s.expect(m, body, 1))
+	}
+	s.exactly(plain, want...)
+	s.exactly(shared, want...)
+}
+
+func testDurableContext(s *suite) {
+	b := s.durable()
+	const topic = "durable.context"
+	ctx, cancel := context.WithCancel(s.Context())
+	m, err := b.Join(ctx, topic, "q", broker.JoinOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	cancel() // the member outlives it
+	start := time.Now()
+	if _, err := m.Receive(ctx); !errors.Is(err, context.Canceled) {
+		s.Errorf("Receive with an ended context: %v, want context.Canceled", err)
+	}
+	if _, err := b.Join(ctx, topic, "q", broker.JoinOptions{}); !errors.Is(err, context.Canceled) {
+		s.Errorf("Join with an ended context: %v, want context.Canceled", err)
+	}
+	if err := b.Declare(ctx, topic, "q", broker.QueueOptions{}); !errors.Is(err, context.Canceled) {
+		s.Errorf("Declare with an ended context: %v, want context.Canceled", err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		s.Errorf("an ended context was honoured after %v", d)
+	}
+	s.publish(b, topic, "x")
+	h := s.expect(m, "x", 1)
+	if err := h.Ack(ctx); err == nil {
+		s.Log("Ack with an ended context: no error") // it may be quick
+	} else {
+		s.ack(h) // what failed can be tried again
+	}
+	if err := m.Close(s.ctx()); err != nil {
+		s.Errorf("Close: %v", err)
+	}
+}
+
+func testDurableClosed(s *suite) {
+	b, ok := s.open(s.T).(broker.Durable)
+	if !ok {
+		s.Fatal("the broker is not durable")
+	}
+	const topic = "durable.closed"
+	m, err := b.Join(s.ctx(), topic, "q", broker.JoinOptions{})
+	if err != nil {
+		s.Fatal(err)
+	}
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := m.Receive(s.ctx())
+		waiting <- err
+	}()
+	if err := b.Close(); err != nil {
+		s.Fatalf("Close: %v", err)
+	}
+	if err := <-waiting; !errors.Is(err, broker.ErrClosed) {
+		s.Errorf("Receive of a closed broker: %v, want ErrClosed", err)
+	}
+	if _, err := b.Join(s.ctx(), topic, "q", broker.JoinOptions{}); !errors.Is(err, broker.ErrClosed) {
+		s.Errorf("Join after Close: %v, want ErrClosed", err)
+	}
+	if err := b.Declare(s.ctx(), topic, "q", broker.QueueOptions{}); !errors.Is(err, broker.ErrClosed) {
+		s.Errorf("Declare after Close: %v, want ErrClosed", err)
+	}
+	if err := m.Close(s.ctx()); err != nil {
+		s.Errorf("Close of a member of a closed broker: %v", err)
+	}
+}
+
+func testOnce(s *suite) {
+	a, b := s.durable(), s.durable()
+	const topic = "durable.publishonce"
+	m := s.join(a, topic, "q", broker.JoinOptions{Prefetch: 10})
+	live, _ := s.record(a, topic, "")
+	publish := func(at broker.Durable, id, body string) {
+		s.Helper()
+		once, ok := at.(broker.Deduplicator)
+		if !ok {
+			s.Skip("this broker cannot tell messages that were published before")
+		}
+		if err := once.PublishOnce(s.ctx(), topic, id, broker.Message{Body: []byte(body)}); err != nil {
+			s.Fatalf("PublishOnce: %v", err)
+		}
+	}
+	publish(a, "id 1", "one")
+	publish(a, "id 1", "one again")
+	s.exactly(live, "one")
+	publish(b, "id 1", "one of another")
+	publish(b, "id\n2", "two")
+	s.ack(s.expect(m, "one", 1))
+	s.ack(s.expect(m, "two", 1))
+	s.nothing(m)
+	other := s.join(a, topic+".other", "q", broker.JoinOptions{})
+	if err := a.(broker.Deduplicator).PublishOnce(s.ctx(), topic+".other", "id 1", broker.Message{}); err != nil {
+		s.Fatal(err)
+	}
+	s.ack(s.expect(other, "", 1)) // an ID is the topic's
+}
+
+func testWildcards(s *suite) {
+	a, b := s.durable(), s.durable()
+	w, ok := a.(broker.Wildcards)
+	if !ok {
+		s.Skip("this broker has no wildcards")
+	}
+	topics := []string{"wild", "wild.a", "wild.b", "wild.a.b", "wild.a.b.c", "wild..b", "wild.*", "wild.>", "other.a"}
+	patterns := map[string][]string{
+		"wild":     {"wild"},
+		"wild.*":   {"wild.a", "wild.b", "wild.*", "wild.>"},
+		"wild.>":   {"wild.a", "wild.b", "wild.a.b", "wild.a.b.c", "wild..b", "wild.*", "wild.>"},
+		"wild.*.b": {"wild.a.b", "wild..b"},
+		"*.a":      {"wild.a", "other.a"},
+		"wild.a*":  nil, // no wildcard, and no such topic
+	}
+	if s.o.Narrow {
+		odd := func(topic string) bool {
+			return strings.Contains(topic, "..") || strings.HasSuffix(topic, "*") || strings.HasSuffix(topic, ">")
+		}
+		topics = slices.DeleteFunc(topics, odd)
+		delete(patterns, "*.a")
+		for pattern, want := range patterns {
+			patterns[pattern] = slices.DeleteFunc(want, odd)
+		}
+	}
+	members, recorders := map[string]broker.Member{}, map[string]*recorder{}
+	for pattern, want := range patterns {
+		for _, topic := range topics {
+			if got := w.Match(pattern, topic); got != slices.Contains(want, topic) {
+				s.Errorf("Match(%q, %q) = %v", pattern, topic, got)
+			}
+		}
+		members[pattern] = s.join(a, pattern, "q", broker.JoinOptions{Prefetch: 16})
+		recorders[pattern], _ = s.record(a, pattern, "")
+	}
+	for _, topic := range topics {
+		s.publish(b, topic, topic)
+	}
+	for pattern, want := range patterns {
+		for _, topic := range want {
+			h := s.expect(members[pattern], topic, 1)
+			if h.Topic != topic {
+				s.Errorf("pattern %q: topic %q, want %q", pattern, h.Topic, topic)
+			}
+			s.ack(h)
+		}
+		s.nothing(members[pattern])
+		s.exactly(recorders[pattern], want...)
+		for _, d := range recorders[pattern].deliveries() {
+			if d.Topic != string(d.Body) {
+				s.Errorf("live pattern %q: topic %q, want %q", pattern, d.Topic, d.Body)
+			}
+		}
+	}
+}
+
+func testNumbers(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.numbers"
+	info := func() broker.QueueInfo {
+		s.Helper()
+		i, err := q.Queue(s.ctx(), topic, "q")
+		if err != nil {
+			s.Fatalf("Queue: %v", err)
+		}
+		return i
+	}
+	if _, err := q.Queue(s.ctx(), topic, "q"); !errors.Is(err, broker.ErrNoQueue) {
+		s.Errorf("Queue of an unknown one: %v, want ErrNoQueue", err)
+	}
+	s.declare(b, topic, "q", broker.QueueOptions{AckWait: 20 * time.Second})
+	if i := info(); i.Topic != topic || i.Queue != "q" || i.Lag+i.Held+i.Members != 0 || !i.Oldest.IsZero() || i.AckWait != 20*time.Second {
+		s.Errorf("a new queue: %+v", i)
+	}
+	start := time.Now().Add(-time.Minute)
+	for _, body := range numbered("", 5) {
+		s.publish(b, topic, body)
+	}
+	s.eventually("five wait", func() bool { i := info(); return i.Lag == 5 && i.Held == 0 })
+	m := s.join(b, topic, "q", broker.JoinOptions{Prefetch: 2})
+	h := s.expect(m, "000", 1)
+	s.eventually("two are held", func() bool { i := info(); return i.Lag == 3 && i.Held == 2 })
+	if i := info(); i.Oldest.Before(start) {
+		s.Errorf("oldest: %v", i.Oldest)
+	}
+	s.ack(h)
+	s.numbersAtTheEnd(m, info)
+	all, err := q.Queues(s.ctx())
+	if err != nil {
+		s.Fatalf("Queues: %v", err)
+	}
+	if !slices.ContainsFunc(all, func(i broker.QueueInfo) bool { return i.Topic == topic && i.Queue == "q" }) {
+		s.Errorf("Queues: %+v", all)
+	}
+}
+
+// numbersAtTheEnd empties a queue of four, and leaves it.
+func (s *suite) numbersAtTheEnd(m broker.Member, info func() broker.QueueInfo) {
+	s.Helper()
+	s.eventually("one is acknowledged", func() bool { i := info(); return i.Lag+i.Held == 4 })
+	for range 4 {
+		s.ack(s.receive(m))
+	}
+	s.eventually("a member waits", func() bool { i := info(); return i.Lag+i.Held == 0 && i.Members == 1 && i.Oldest.IsZero() })
+	if i := info(); time.Since(i.LastSeen) > time.Minute {
+		s.Errorf("last seen %v", i.LastSeen)
+	}
+	if err := m.Close(s.ctx()); err != nil {
+		s.Fatal(err)
+	}
+	s.eventually("nobody waits", func() bool { return info().Members == 0 })
+	if i := info(); time.Since(i.LastSeen) > 2*time.Minute {
+		s.Errorf("last seen %v", i.LastSeen)
+	}
+}
+
+func testPurge(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.purge"
+	s.declare(b, topic, "q", broker.QueueOptions{AckWait: 20 * time.Second})
+	s.declare(b, topic, "other", broker.QueueOptions{})
+	for _, body := range numbered("", 5) {
+		s.publish(b, topic, body)
+	}
+	s.eventually("five wait", func() bool { i, err := q.Queue(s.ctx(), topic, "q"); return err == nil && i.Lag == 5 })
+	if n, err := q.Purge(s.ctx(), topic, "q"); err != nil || n != 5 {
+		s.Fatalf("Purge: %d, %v; want 5", n, err)
+	}
+	if i, err := q.Queue(s.ctx(), topic, "q"); err != nil || i.Lag != 0 || i.AckWait != 20*time.Second {
+		s.Errorf("after Purge: %+v, %v", i, err)
+	}
+	s.publish(b, topic, "after")
+	s.ack(s.expect(s.join(b, topic, "q", broker.JoinOptions{}), "after", 1))
+	other := s.join(b, topic, "other", broker.JoinOptions{Prefetch: 10})
+	for _, body := range append(numbered("", 5), "after") {
+		s.ack(s.expect(other, body, 1))
+	}
+	if _, err := q.Purge(s.ctx(), topic, "unknown"); !errors.Is(err, broker.ErrNoQueue) {
+		s.Errorf("Purge of an unknown queue: %v, want ErrNoQueue", err)
+	}
+}
+
+func testDelete(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.delete"
+	s.declare(b, topic, "q", broker.QueueOptions{})
+	s.publish(b, topic, "x")
+	if err := q.Delete(s.ctx(), topic, "q"); err != nil {
+		s.Fatalf("Delete: %v", err)
+	}
+	if err := q.Delete(s.ctx(), topic, "q"); !errors.Is(err, broker.ErrNoQueue) {
+		s.Errorf("Delete again: %v, want ErrNoQueue", err)
+	}
+	if _, err := q.Queue(s.ctx(), topic, "q"); !errors.Is(err, broker.ErrNoQueue) {
+		s.Errorf("Queue after Delete: %v, want ErrNoQueue", err)
+	}
+	s.nothing(s.join(b, topic, "q", broker.JoinOptions{}))
+}
+
+func testDeletedUnderMember(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.deleted"
+	m := s.join(b, topic, "q", broker.JoinOptions{})
+	s.publish(b, topic, "x")
+	s.ack(s.expect(m, "x", 1))
+	if err := q.Delete(s.ctx(), topic, "q"); err != nil {
+		s.Fatal(err)
+	}
+	s.eventually("the queue is back", func() bool { _, err := q.Queue(s.ctx(), topic, "q"); return err == nil })
+	s.publish(b, topic, "y")
+	s.ack(s.expect(m, "y", 1))
+}
+
+func testBrowse(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.browse"
+	if _, err := q.Browse(s.ctx(), topic, "q", "", 10); !errors.Is(err, broker.ErrNoQueue) {
+		s.Errorf("Browse of an unknown queue: %v, want ErrNoQueue", err)
+	}
+	s.declare(b, topic, "q", broker.QueueOptions{})
+	want := numbered("", 5)
+	for _, body := range want {
+		s.publish(b, topic, body)
+	}
+	browse := func(after string, limit int) (bodies, ids []string) {
+		s.Helper()
+		all, err := q.Browse(s.ctx(), topic, "q", after, limit)
+		if err != nil {
+			s.Fatalf("Browse: %v", err)
+		}
+		for _, m := range all {
+			bodies, ids = append(bodies, string(m.Body)), append(ids, m.ID)
+			if m.Topic != topic || time.Since(m.At) > time.Hour {
+				s.Errorf("browsed %q of topic %q, stored %v", m.Body, m.Topic, m.At)
+			}
+		}
+		return bodies, ids
+	}
+	bodies, ids := browse("", 3)
+	if !slices.Equal(bodies, want[:3]) {
+		s.Fatalf("browsed %q", bodies)
+	}
+	bodies, rest := browse(ids[2], 10)
+	if !slices.Equal(bodies, want[3:]) {
+		s.Fatalf("browsed %q behind the third", bodies)
+	}
+	ids = append(ids, rest...)
+	if err := q.Remove(s.ctx(), topic, "q", ids[1]); err != nil {
+		s.Fatalf("Remove: %v", err)
+	}
+	for _, id := range []string{ids[1], "nonsense", "18446744073709551615", fmt.Sprint(1 << 60)} {
+		if err := q.Remove(s.ctx(), topic, "q", id); !errors.Is(err, broker.ErrNoMessage) {
+			s.Errorf("Remove(%q): %v, want ErrNoMessage", id, err)
+		}
+	}
+	m := s.join(b, topic, "q", broker.JoinOptions{Prefetch: 5})
+	for _, body := range []string{"000", "002", "003", "004"} {
+		s.ack(s.expect(m, body, 1))
+	}
+	s.nothing(m)
+	s.eventually("nothing is left", func() bool {
+		all, err := q.Browse(s.ctx(), topic, "q", "", 10)
+		return err == nil && len(all) == 0
+	})
+}
+
+func testExpires(s *suite) {
+	b, q := s.queues()
+	const topic = "durable.expires"
+	s.declare(b, topic, "stays", broker.QueueOptions{})
+	m := s.join(b, topic, "goes", broker.JoinOptions{QueueOptions: broker.QueueOptions{Expires: time.Second}})
+	s.publish(b, topic, "x")
+	s.ack(s.expect(m, "x", 1))
+	if err := m.Close(s.ctx()); err != nil {
+		s.Fatal(err)
+	}
+	s.eventually("the queue is gone", func() bool {
+		_, err := q.Queue(s.ctx(), topic, "goes")
+		return errors.Is(err, broker.ErrNoQueue)
+	})
+	if _, err := q.Queue(s.ctx(), topic, "stays"); err != nil {
+		s.Errorf("a queue without an expiry: %v", err)
+	}
+}

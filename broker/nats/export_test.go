@@ -1,0 +1,4 @@
+package nats
+
+// DecodeEnvelope is decodeEnvelope for tests.
+var DecodeEnvelope = decodeEnvelope

@@ -1,0 +1,182 @@
+package nats
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	gonats "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/micro/sidecar/broker"
+)
+
+// On a server that others use, too, messages look as go-micro's nats broker
+// has them: the subject is the topic, the payload is the JSON of header and
+// body, and whatever else arrives is a body. What cannot be a subject travels
+// under the prefix as on the embedded engine.
+
+// coverAgain is how long a subject that the stream has is taken for granted:
+// somebody else may change the stream.
+const coverAgain = 30 * time.Second
+
+// plainPart tells what can be a part of a subject as it is.
+func plainPart(part string, pattern bool) bool {
+	if part == "" || !pattern && (part == "*" || part == ">") {
+		return false
+	}
+	return strings.IndexFunc(part, func(r rune) bool { return r <= ' ' || r == 0x7f || r == 0xfffd }) < 0
+}
+
+// plain is the subject of a topic that can be one. Subjects of the server's own
+// and of this broker are none.
+func (b *Broker) plain(topic string, pattern bool) (string, bool) {
+	if len(topic) > maxSubject || strings.HasPrefix(topic, "$") || strings.HasPrefix(topic, "_INBOX") ||
+		topic == b.o.Prefix || strings.HasPrefix(topic, b.o.Prefix+".") || strings.HasPrefix(topic, b.o.Prefix+"-state") {
+		return "", false
+	}
+	parts := strings.Split(topic, ".")
+	for i, part := range parts {
+		if !plainPart(part, pattern) || part == ">" && i < len(parts)-1 {
+			return "", false
+		}
+	}
+	return topic, len(parts) <= maxParts
+}
+
+// foreign tells subjects that a pattern matches and that carry no message.
+func (b *Broker) foreign(subject string) bool {
+	return b.o.GoMicro && (strings.HasPrefix(subject, "$") || strings.HasPrefix(subject, "_INBOX") || strings.HasPrefix(subject, b.o.Prefix+"-state."))
+}
+
+// envelope is a message as go-micro has it.
+type envelope struct {
+	Header map[string]string
+	Body   []byte
+}
+
+func encodeEnvelope(m broker.Message) ([]byte, error) {
+	e := envelope{m.Header, m.Body}
+	if e.Header == nil {
+		e.Header = map[string]string{}
+	}
+	if e.Body == nil {
+		e.Body = []byte{}
+	}
+	return json.Marshal(e)
+}
+
+// decodeEnvelope is false for what is a body by itself.
+func decodeEnvelope(data []byte) (broker.Message, bool) {
+	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
+		return broker.Message{}, false
+	}
+	var e struct {
+		Header map[string]string
+		Body   json.RawMessage
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&e); err != nil || e.Body == nil {
+		return broker.Message{}, false
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return broker.Message{}, false
+	}
+	if e.Header == nil {
+		e.Header = map[string]string{}
+	}
+	var body []byte
+	if err := json.Unmarshal(e.Body, &body); err != nil {
+		return broker.Message{}, false
+	}
+	return broker.Message{Header: e.Header, Body: body}, true
+}
+
+// decode reads what arrived. An odd header is told and left out.
+func (b *Broker) decode(h gonats.Header, data []byte) (broker.Message, error) {
+	if b.o.GoMicro && len(h[headerField]) == 0 {
+		if m, ok := decodeEnvelope(data); ok {
+			return m, nil
+		}
+	}
+	header, err := decodeHeader(h)
+	return broker.Message{Header: header, Body: data}, err
+}
+
+// covered remembers which subjects the stream takes.
+type covered struct {
+	mu    sync.Mutex // held while the stream is looked at, too
+	since map[string]time.Time
+}
+
+// forget makes the next cover look again.
+func (b *Broker) forget(subject string) {
+	b.covered.mu.Lock()
+	defer b.covered.mu.Unlock()
+	delete(b.covered.since, subject)
+}
+
+// cover makes sure that the stream takes what is published to a subject, which
+// may be a pattern.
+func (b *Broker) cover(ctx context.Context, subject string) error {
+	if !b.o.GoMicro || strings.HasPrefix(subject, b.o.Prefix+".") {
+		return nil
+	}
+	if first, _, _ := strings.Cut(subject, "."); first == "*" || first == ">" {
+		return fmt.Errorf("pattern %s would keep everything on this NATS server: expected one whose first part is no wildcard: %w", subject, errors.ErrUnsupported)
+	}
+	b.covered.mu.Lock()
+	defer b.covered.mu.Unlock()
+	if time.Since(b.covered.since[subject]) < coverAgain {
+		return nil
+	}
+	const most = 1 << 16 // subjects that are remembered
+	for range 5 {        // somebody may change the stream at the same time
+		stream, err := b.js.Stream(ctx, b.o.Stream)
+		if err != nil {
+			return err
+		}
+		config := stream.CachedInfo().Config
+		next, ok := addSubject(config.Subjects, subject)
+		if ok {
+			if b.covered.since == nil || len(b.covered.since) >= most {
+				b.covered.since = make(map[string]time.Time)
+			}
+			b.covered.since[subject] = time.Now()
+			return nil
+		}
+		config.Subjects = next
+		if _, err := b.js.UpdateStream(ctx, config); err != nil {
+			return fmt.Errorf("add subject %s to stream %s: %w", subject, b.o.Stream, err)
+		}
+	}
+	return fmt.Errorf("add subject %s to stream %s: others change it all the time", subject, b.o.Stream)
+}
+
+// addSubject returns a list that covers the subject, too, and true when it did
+// before. What the new one covers goes: a stream's subjects must not overlap.
+func addSubject(have []string, subject string) ([]string, bool) {
+	var next []string
+	for _, s := range have {
+		if matches(s, subject) {
+			return have, true
+		}
+		if !matches(subject, s) {
+			next = append(next, s)
+		}
+	}
+	return append(next, subject), false
+}
+
+// overlap tells that another stream has the subject.
+func overlap(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == 10065
+}

@@ -1,0 +1,185 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// soakTime is how long things are killed: go test ./e2e -run Soak -soak 10m.
+var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test")
+
+// consumer is an application that takes messages, and that crashes when told:
+// its connections break and its port is closed for a moment.
+type consumer struct {
+	ledger *ledger
+	addr   string
+
+	mu     sync.Mutex
+	server *http.Server
+	done   chan struct{}
+}
+
+func newConsumer(t *testing.T, l *ledger) *consumer {
+	t.Helper()
+	c := &consumer{ledger: l, addr: "127.0.0.1:0"}
+	if err := c.start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.crash)
+	return c
+}
+
+func (c *consumer) start() error {
+	var config net.ListenConfig
+	l, err := config.Listen(context.Background(), "tcp", c.addr)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.addr = l.Addr().String()
+	c.server, c.done = &http.Server{Handler: c, ReadHeaderTimeout: patient}, make(chan struct{})
+	server, done := c.server, c.done
+	go func() {
+		defer close(done)
+		_ = server.Serve(l) // it is closed by crash
+	}()
+	return nil
+}
+
+// ServeHTTP takes a message. One in two hundred is refused, to
+// come again.
+func (c *consumer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || rand.IntN(200) == 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	c.ledger.arrive(strings.TrimPrefix(r.URL.Path, "/"), string(body))
+}
+
+func (c *consumer) crash() {
+	c.mu.Lock()
+	server, done := c.server, c.done
+	c.mu.Unlock()
+	_ = server.Close()
+	<-done
+}
+
+// TestSoak kills sidecars, engine hosts among them, and the application, at
+// random and under load. Every message that got a 200 comes to both queues, in
+// one of them in order.
+func TestSoak(t *testing.T) {
+	l := newLedger("billing", "audit")
+	app := newConsumer(t, l)
+	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded")
+	args := []string{
+		"--subscribe=topic=orders,queue=billing,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/billing",
+		"--subscribe=topic=orders,queue=audit,ordered=true,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/audit",
+	}
+	var sidecars [2]*sidecar
+	var addresses [2]atomic.Pointer[string]
+	begin := func(i int) {
+		t.Helper()
+		sidecars[i] = w.sidecar(t, args...)
+		addresses[i].Store(&sidecars[i].addr)
+	}
+	begin(0)
+	begin(1)
+	within(t, patient, "both queues", func() bool {
+		out := w.succeed(t, "queue", "list", "orders")
+		return strings.Contains(out, "billing") && strings.Contains(out, "audit")
+	})
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var publishers sync.WaitGroup
+	for key := range 4 {
+		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
+	}
+	kills, crashes := 0, 0
+	for end := time.Now().Add(*soakTime); time.Now().Before(end); {
+		<-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond)
+		if rand.IntN(3) == 0 {
+			app.crash()
+			<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond)
+			if err := app.start(); err != nil {
+				t.Fatal(err)
+			}
+			crashes++
+			continue
+		}
+		i := rand.IntN(2)
+		sidecars[i].kill()
+		begin(i)
+		kills++
+	}
+	stop()
+	publishers.Wait()
+	within(t, 4*patient, "every message to come", func() bool { return l.missing() == 0 })
+	for _, fault := range l.faults("audit") {
+		t.Error(fault)
+	}
+	if out := w.succeed(t, "dead", "list", "orders", "--output=json"); out != "[]\n" {
+		t.Errorf("dead letters: %s", out)
+	}
+	if len(l.published) == 0 || kills == 0 {
+		t.Error("the test has tested nothing")
+	}
+	t.Logf("%d messages, %d kills of sidecars, %d crashes of the application, %d duplicates", len(l.published), kills, crashes, l.duplicates())
+}
+
+// publishOrders publishes one message after the other, each until it got a 200:
+// with its ID, so that the ones in doubt come once.
+func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[string], l *ledger) {
+	client := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	pace := time.NewTicker(5 * time.Millisecond)
+	defer pace.Stop()
+	for n := 1; ctx.Err() == nil; n++ {
+		message := fmt.Sprintf("%s/%06d", key, n)
+		for ctx.Err() == nil {
+			address := *addresses[rand.IntN(len(addresses))].Load()
+			if err := publishOrder(ctx, client, address, key, message); err == nil {
+				l.publish(message)
+				<-pace.C // what is ordered takes its time
+				break
+			}
+		}
+	}
+}
+
+func publishOrder(ctx context.Context, client *http.Client, address, key, message string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", bytes.NewReader([]byte(message)))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Micro-Id", message)
+	req.Header.Set("Micro-Key", key)
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}

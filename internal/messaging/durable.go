@@ -1,0 +1,131 @@
+package messaging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/micro/sidecar/broker"
+)
+
+// durable returns the broker as one that keeps messages, or why it is none.
+func (m *Messaging) durable() (broker.Durable, error) {
+	if m.o.NotDurable != "" {
+		return nil, fmt.Errorf("durable messaging: %s: %w", m.o.NotDurable, errors.ErrUnsupported)
+	}
+	d, ok := m.o.Broker.(broker.Durable)
+	if !ok {
+		return nil, fmt.Errorf("durable messaging: the %s broker keeps no messages: %w", m.name(), errors.ErrUnsupported)
+	}
+	return d, nil
+}
+
+// name is what the broker is called in sentences.
+func (m *Messaging) name() string {
+	if m.o.Name == "" {
+		return "configured"
+	}
+	return m.o.Name
+}
+
+// serveDurable serves a subscriber that acknowledges what it gets.
+func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *connection) error {
+	d, err := m.durable()
+	if err != nil {
+		return refusal(err)
+	}
+	if _, ok := d.(broker.Wildcards); !ok && IsPattern(c.topic) {
+		return refusal(fmt.Errorf("topic %s: the %s broker has no wildcards: %w", c.topic, m.name(), errors.ErrUnsupported))
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
+	defer cancel()
+	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{
+		QueueOptions: broker.QueueOptions{AckWait: c.ackWait, Expires: c.expires},
+		Prefetch:     c.prefetch,
+	})
+	if err != nil {
+		return refusal(err)
+	}
+	// A frame that publishes holds its body in base64, and a header.
+	conn, err := m.accept(w, r, m.o.MaxBodySize*4/3+maxHeaderSize+1<<10)
+	if err != nil {
+		return errors.Join(err, m.leaveQueue(member))
+	}
+	s := &session{connection: c, member: member, held: map[string]*broker.Held{}}
+	m.log.Debug("durable subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
+	end := c.run(conn, s.leave, s.write, s.received)
+	m.log.Debug("durable subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)
+	return nil
+}
+
+// leaveQueue closes a member. What cannot be returned comes again when its
+// time is over.
+func (m *Messaging) leaveQueue(member broker.Member) error {
+	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
+	defer cancel()
+	if err := member.Close(ctx); err != nil {
+		m.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
+	}
+	return nil
+}
+
+// The fields that a dead letter has beside those of the message.
+const (
+	deadTopicField    = "Micro-Dead-Topic"    // what the message was published to
+	deadQueueField    = "Micro-Dead-Queue"    // whose members failed
+	deadIDField       = "Micro-Dead-Id"       // its ID there
+	deadReasonField   = "Micro-Dead-Reason"   // a sentence
+	deadAttemptsField = "Micro-Dead-Attempts" // a number
+	deadFirstField    = "Micro-Dead-First"    // when it was stored, RFC 3339
+	deadLastField     = "Micro-Dead-Last"     // when it was given up
+)
+
+// deadSuffix makes a topic's topic of dead letters, and DeadQueue is the
+// durable queue there that keeps them.
+const (
+	deadSuffix = ".dead"
+	DeadQueue  = "dead"
+)
+
+// DeadTopic is where the dead letters of a topic go unless something else is said.
+func DeadTopic(topic string) string { return topic + deadSuffix }
+
+// bury stores a message as a dead letter and only then acknowledges it.
+func (m *Messaging) bury(ctx context.Context, d broker.Durable, h *broker.Held, queue, topic, reason string) error {
+	if topic == "" {
+		topic = DeadTopic(h.Topic)
+	}
+	// Each time: a queue that somebody has deleted would let it fall.
+	if err := d.Declare(ctx, topic, DeadQueue, broker.QueueOptions{}); err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	letter := broker.Message{Header: make(map[string]string, len(h.Header)+7), Body: h.Body}
+	for k, v := range h.Header {
+		letter.Header[k] = v
+	}
+	for k, v := range map[string]string{
+		deadTopicField: h.Topic, deadQueueField: queue, deadIDField: h.ID, deadReasonField: reason,
+		deadAttemptsField: fmt.Sprint(h.Attempt),
+		deadFirstField:    h.At.UTC().Format(time.RFC3339Nano),
+		deadLastField:     time.Now().UTC().Format(time.RFC3339Nano),
+	} {
+		letter.Header[k] = v
+	}
+	id := "dead " + queue + " " + h.Topic + " " + h.ID
+	if err := publishOnce(ctx, d, topic, id, letter); err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	m.buried.Add(1)
+	m.log.Warn("dead letter", "topic", h.Topic, "queue", queue, "id", h.ID, "attempts", h.Attempt, "reason", reason, "to", topic)
+	return h.Ack(ctx) //nolint:wrapcheck // the callers say what they did
+}
+
+// publishOnce publishes with an ID when the broker can tell it again.
+func publishOnce(ctx context.Context, b broker.Broker, topic, id string, m broker.Message) error {
+	if once, ok := b.(broker.Deduplicator); ok && id != "" {
+		return once.PublishOnce(ctx, topic, id, m) //nolint:wrapcheck // it says what it did
+	}
+	return b.Publish(ctx, topic, m) //nolint:wrapcheck // it says what it did
+}
