@@ -30,6 +30,7 @@ func settingsTable() []*setting {
 		tlsSettings(),
 		authSettings(),
 		appSettings(),
+		healthSettings(),
 		limitSettings(),
 		resilienceSettings(),
 		engineSettings(),
