@@ -13,8 +13,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/micro/sidecar/internal/discovery"
-	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/health"
+	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/monitor"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"

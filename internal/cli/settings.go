@@ -31,6 +31,7 @@ func settingsTable() []*setting {
 		acmeSettings(),
 		authSettings(),
 		appSettings(),
+		healthSettings(),
 		limitSettings(),
 		resilienceSettings(),
 		engineSettings(),
@@ -132,6 +133,11 @@ func appSettings() []*setting {
 			name: "server_metadata", reload: true, group: groupApp, value: "KEY=VALUE,…", help: "its metadata", list: true,
 			set: many(parseMetadata, func(c *Config) *map[string]string { return &c.Sidecar.App.Metadata }),
 		},
+	}
+}
+
+func healthSettings() []*setting {
+	return []*setting{
 		{
 			name: "healthcheck_url", reload: true, env: []string{"MICRO_SIDECAR_HEALTHCHECK_URL"},
 			group: groupHealth, value: "URL", help: "answers 200 while the application is well; or tcp://HOST:PORT, http://unix:/PATH:/URL",

@@ -47,7 +47,7 @@ func (a *applications) apply(want []Application) {
 		next = append(next, old)
 		want = slices.Concat(want[:at], want[at+1:])
 	}
-	endAll(context.Background(), gone)
+	_ = endAll(context.Background(), gone) // its context does not end; what the registry said is logged
 	for _, spec := range want {
 		next = append(next, a.begin(spec))
 	}

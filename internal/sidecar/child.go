@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -106,7 +107,7 @@ func (s *sidecar) stopChild(ctx context.Context) error {
 
 // signalOf is the signal that ended ctx, SIGTERM when it was none.
 func signalOf(ctx context.Context) os.Signal {
-	if s, ok := context.Cause(ctx).(*Signal); ok {
+	if s, ok := errors.AsType[*Signal](context.Cause(ctx)); ok {
 		return s.Signal
 	}
 	return syscall.SIGTERM
