@@ -56,6 +56,9 @@ func testMessagesAcross(t *testing.T, w world) {
 	if err := <-closing.ended; err == nil {
 		t.Error("a subscription that was closed ended without a word")
 	}
+	within(t, patient, "the sidecar to have closed it, too", func() bool {
+		return strings.Contains(b.get("/metrics").body, "\nmicro_message_subscribers 3\n")
+	})
 
 	for i := range messages {
 		from := a
