@@ -38,3 +38,8 @@ func TestBroker(t *testing.T) {
 		Ordered: true, TooLarge: rabbitmq.MaxMessage + 1, Topics: noPattern,
 	})
 }
+
+func TestDurable(t *testing.T) {
+	server := testserver.RabbitMQ(t)
+	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true})
+}

@@ -1,0 +1,87 @@
+package rabbitmq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/micro/sidecar/broker"
+)
+
+// Declare implements [broker.Durable]. RabbitMQ cannot change a queue that is
+// there: whether MaxInFlight is bounded, and Expires, stay what they were, and
+// asking for something else is an error. A new AckWait is for members that
+// join afterwards.
+func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.QueueOptions) error {
+	_, err := b.declare(ctx, topic, queue, o)
+	return err
+}
+
+// declare returns the options that the queue has.
+func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.QueueOptions) (broker.QueueOptions, error) {
+	switch {
+	case topic == "":
+		return o, errors.New("declare queue: the topic is empty")
+	case queue == "":
+		return o, errors.New("declare queue: its name is empty")
+	case b.closed():
+		return o, broker.ErrClosed
+	}
+	d := durableQueue{topic: topic, name: queueName("micro", topic, queue)}
+	_, ch, err := b.consuming.channel(ctx)
+	if err == nil {
+		defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
+		d.options, err = b.settle(ctx, ch, d.name, o)
+	}
+	if err == nil {
+		_, err = within(ctx, func() (any, error) { return nil, d.make(ch, b.address.durable()) })
+	}
+	if err != nil {
+		return o, fmt.Errorf("declare queue %s: %w", queue, err)
+	}
+	return d.options, nil
+}
+
+// durableQueue is a queue as RabbitMQ keeps it.
+type durableQueue struct {
+	topic   string
+	name    string
+	options broker.QueueOptions
+}
+
+// bounded tells that one member at a time gets messages.
+func (d durableQueue) bounded() bool { return d.options.MaxInFlight > 0 }
+
+// make declares and binds it; it may be there.
+func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
+	const week = 7 * 24 * time.Hour
+	args := amqp.Table{
+		amqp.QueueTypeArg: amqp.QueueTypeClassic,
+		// A message may be held for long; servers before 3.12 do not know this.
+		amqp.ConsumerTimeoutArg: week.Milliseconds(),
+	}
+	if d.bounded() {
+		args[amqp.SingleActiveConsumerArg] = true
+	}
+	if d.options.Expires > 0 {
+		args[amqp.QueueTTLArg] = max(d.options.Expires.Milliseconds(), 1)
+	}
+	if _, err := ch.QueueDeclare(d.name, true, false, false, false, args); err != nil {
+		return err
+	}
+	return ch.QueueBind(d.name, bindingKey(d.topic), exchange, false, nil)
+}
+
+// merge returns the options that a queue has after it was declared with o:
+// what is left open stays, negative is taken back.
+func merge(old, o broker.QueueOptions) broker.QueueOptions {
+	return broker.QueueOptions{
+		AckWait:     max(cmp.Or(o.AckWait, old.AckWait, broker.DefaultAckWait), time.Millisecond),
+		MaxInFlight: max(cmp.Or(o.MaxInFlight, old.MaxInFlight), 0),
+		Expires:     max(cmp.Or(o.Expires, old.Expires), 0),
+	}
+}
