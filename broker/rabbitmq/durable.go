@@ -21,30 +21,24 @@ func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.Queu
 	return err
 }
 
-// declare returns the options that the queue has.
-func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.QueueOptions) (broker.QueueOptions, error) {
+// declare returns the queue with the options that it has.
+func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.QueueOptions) (q durableQueue, err error) {
 	switch {
 	case topic == "":
-		return o, errors.New("declare queue: the topic is empty")
+		return q, errors.New("declare queue: the topic is empty")
 	case queue == "":
-		return o, errors.New("declare queue: its name is empty")
+		return q, errors.New("declare queue: its name is empty")
 	case b.closed():
-		return o, broker.ErrClosed
+		return q, broker.ErrClosed
 	}
-	d := durableQueue{topic: topic, name: queueName("micro", topic, queue)}
-	_, ch, err := b.consuming.channel(ctx)
-	if err == nil {
-		defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
-		d.options, err = b.settle(ctx, ch, d.name, o)
+	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue)}
+	if err := b.agree(ctx, &q, o); err != nil {
+		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
-	if err == nil {
-		_, err = within(ctx, func() (any, error) { return nil, d.make(ch, b.address.durable()) })
-	}
-	if err != nil {
-		return o, fmt.Errorf("declare queue %s: %w", queue, err)
-	}
-	return d.options, nil
+	return q, nil
 }
+
+const durableKind = "micro" // what the names of durable queues begin with
 
 // durableQueue is a queue as RabbitMQ keeps it.
 type durableQueue struct {

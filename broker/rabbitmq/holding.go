@@ -182,6 +182,7 @@ func (h *holding) Nack(ctx context.Context, delay time.Duration) error {
 	defer m.mu.Unlock()
 	it.attempt = h.attempt + 1
 	m.delayed[it] = struct{}{}
+	m.bytes += len(it.delivery.Body)
 	it.timer = time.AfterFunc(delay, func() { m.due(it) })
 	signal(m.retune)
 	return nil
@@ -192,6 +193,9 @@ func (m *member) due(it *item) {
 	m.mu.Lock()
 	_, there := m.delayed[it]
 	delete(m.delayed, it)
+	if there {
+		m.bytes -= len(it.delivery.Body)
+	}
 	m.mu.Unlock()
 	if there {
 		m.offer(it, it.attempt)

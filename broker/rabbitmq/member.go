@@ -5,15 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
 )
 
-// maxDelayed is how many messages wait in a member for the end of their delay
-// without taking the place of others.
-const maxDelayed = 1000
+const (
+	// How much waits in a member for the end of its delay without taking the
+	// place of other messages.
+	maxDelayed      = 40_000
+	maxDelayedBytes = 64 << 20
+
+	maxPrefetch = 20_000 // with maxDelayed it fits the server's 16 bits
+)
 
 // member implements [broker.Member]. RabbitMQ pushes as many messages to it as
 // it may hold. What is negatively acknowledged waits here for the end of its
@@ -33,6 +39,7 @@ type member struct {
 	ready   []*broker.Held // here, and not yet given out
 	held    map[*holding]*broker.Held
 	delayed map[*item]struct{}
+	bytes   int     // of the bodies of delayed
 	intake  *intake // of now
 }
 
@@ -47,17 +54,17 @@ type intake struct {
 
 // Join implements [broker.Durable].
 func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOptions) (broker.Member, error) {
-	options, err := b.declare(ctx, topic, queue, o.QueueOptions)
+	q, err := b.declare(ctx, topic, queue, o.QueueOptions)
 	if err != nil {
 		return nil, err
 	}
 	m := &member{
-		broker: b, queue: durableQueue{topic: topic, name: queueName("micro", topic, queue), options: options}, label: queue,
-		prefetch: max(o.Prefetch, 1), awake: make(chan struct{}, 1), retune: make(chan struct{}, 1),
+		broker: b, queue: q, label: queue,
+		prefetch: min(max(o.Prefetch, 1), maxPrefetch), awake: make(chan struct{}, 1), retune: make(chan struct{}, 1),
 		held: map[*holding]*broker.Held{}, delayed: map[*item]struct{}{},
 	}
 	if m.queue.bounded() {
-		m.prefetch = min(m.prefetch, options.MaxInFlight)
+		m.prefetch = min(m.prefetch, q.options.MaxInFlight)
 	}
 	src, err := m.consume(ctx)
 	if err != nil {
@@ -127,6 +134,8 @@ func (m *member) run() {
 // receive returns when the channel has ended, or the member.
 func (m *member) receive(in *intake) {
 	deliveries := in.deliveries
+	touch := time.NewTicker(optionsTouched)
+	defer touch.Stop()
 	for {
 		select {
 		case <-m.over.Done():
@@ -139,6 +148,8 @@ func (m *member) receive(in *intake) {
 			}
 			// What fails has gone with its channel.
 			_, _ = within(m.over, func() (any, error) { return nil, in.channel.Qos(m.room(), 0, true) })
+		case <-touch.C:
+			_, _ = within(m.over, func() (any, error) { return nil, m.queue.declareOptions(in.channel) })
 		case d, ok := <-deliveries:
 			switch {
 			case ok:
@@ -163,7 +174,7 @@ func (m *member) idle() bool {
 func (m *member) room() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.queue.bounded() {
+	if m.queue.bounded() || m.bytes > maxDelayedBytes {
 		return m.prefetch
 	}
 	return m.prefetch + min(len(m.delayed), maxDelayed)
@@ -178,6 +189,7 @@ func (m *member) lose(in *intake) {
 		it.stop()
 	}
 	clear(m.delayed)
+	m.bytes = 0
 	clear(m.held)
 	m.ready = nil
 }

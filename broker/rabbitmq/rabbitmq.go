@@ -33,7 +33,8 @@ const (
 	heartbeat   = 10 * time.Second
 )
 
-// Broker implements [broker.Broker], [broker.Wildcards] and [broker.Pinger].
+// Broker implements [broker.Broker], [broker.Durable], [broker.Wildcards] and
+// [broker.Pinger].
 // It is safe for concurrent use.
 type Broker struct {
 	address address
@@ -42,6 +43,7 @@ type Broker struct {
 	// what is acknowledged goes another way.
 	consuming *link
 	publisher *publisher
+	declaring chan struct{} // held by the one who has a lock, see options.go
 
 	mu   sync.Mutex
 	open map[closer]struct{} // nil once closed
@@ -113,7 +115,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 		log = slog.Default()
 	}
 	return &Broker{
-		address: a, log: log, open: map[closer]struct{}{},
+		address: a, log: log, declaring: make(chan struct{}, 1), open: map[closer]struct{}{},
 		consuming: newLink(a), publisher: newPublisher(newLink(a), a.durable()),
 	}, nil
 }
@@ -165,8 +167,9 @@ func (b *Broker) Close() error {
 		ended.Go(c.end)
 	}
 	ended.Wait()
-	b.publisher.link.close()
-	b.consuming.close()
+	ended.Go(b.publisher.link.close)
+	ended.Go(b.consuming.close)
+	ended.Wait()
 	return nil
 }
 
