@@ -17,6 +17,9 @@ import (
 // asking for something else is an error. A new AckWait is for members that
 // join afterwards.
 func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.QueueOptions) error {
+	if o == (broker.QueueOptions{}) && b.redeclare(ctx, topic, queue) {
+		return nil // publishing with a delay comes here each time
+	}
 	_, err := b.declare(ctx, topic, queue, o)
 	return err
 }
@@ -35,7 +38,38 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 	if err := b.agree(ctx, &q, o); err != nil {
 		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
+	b.remember(q)
 	return q, nil
+}
+
+// remember keeps the options of a queue for [Broker.redeclare].
+func (b *Broker) remember(q durableQueue) {
+	const enough = 1000
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.known) >= enough {
+		clear(b.known)
+	}
+	b.known[q.name] = q
+}
+
+// redeclare makes a queue that was declared before, so that it is there
+// whatever has happened; false means that this is not enough.
+func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
+	b.mu.Lock()
+	q, ok := b.known[queueName(durableKind, topic, queue)]
+	closed := b.open == nil
+	b.mu.Unlock()
+	if !ok || closed {
+		return false
+	}
+	_, ch, err := b.consuming.channel(ctx)
+	if err != nil {
+		return false
+	}
+	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
+	_, err = within(ctx, func() (any, error) { return nil, q.make(ch, b.address.durable()) })
+	return err == nil
 }
 
 const durableKind = "micro" // what the names of durable queues begin with
@@ -62,7 +96,7 @@ func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
 		args[amqp.SingleActiveConsumerArg] = true
 	}
 	if d.options.Expires > 0 {
-		args[amqp.QueueTTLArg] = max(d.options.Expires.Milliseconds(), 1)
+		args[amqp.QueueTTLArg] = d.options.Expires.Milliseconds()
 	}
 	if _, err := ch.QueueDeclare(d.name, true, false, false, false, args); err != nil {
 		return err
@@ -74,8 +108,13 @@ func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
 // what is left open stays, negative is taken back.
 func merge(old, o broker.QueueOptions) broker.QueueOptions {
 	return broker.QueueOptions{
-		AckWait:     max(cmp.Or(o.AckWait, old.AckWait, broker.DefaultAckWait), time.Millisecond),
+		AckWait:     ceil(max(cmp.Or(o.AckWait, old.AckWait, broker.DefaultAckWait), time.Millisecond)),
 		MaxInFlight: max(cmp.Or(o.MaxInFlight, old.MaxInFlight), 0),
-		Expires:     max(cmp.Or(o.Expires, old.Expires), 0),
+		Expires:     ceil(max(cmp.Or(o.Expires, old.Expires), 0)),
 	}
+}
+
+// ceil rounds up to what RabbitMQ counts.
+func ceil(d time.Duration) time.Duration {
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
 }

@@ -2,8 +2,11 @@ package rabbitmq_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -382,4 +385,136 @@ func TestExpires(t *testing.T) {
 	if err := b.Declare(within(t), "t", "q", broker.QueueOptions{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// A member of a queue that keeps the order leaves: the next one begins when
+// what the first has is settled.
+func TestDrainKeepsOrder(t *testing.T) {
+	server := testserver.RabbitMQ(t)
+	b := open(t, server)
+	defer b.Close()
+	o := broker.JoinOptions{Prefetch: 2, QueueOptions: broker.QueueOptions{MaxInFlight: 2}}
+	first, err := b.Join(within(t), "t", "q", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := b.Join(within(t), "t", "q", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := b.Publish(within(t), "t", broker.Message{Body: fmt.Append(nil, i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, err := first.Receive(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Drain(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if early, err := next.Receive(soon); err == nil {
+		t.Errorf("the next member has %q, while another has the one before", early.Body)
+	}
+	if err := held.Ack(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < 3; i++ {
+		held, err := next.Receive(within(t))
+		if err != nil || string(held.Body) != fmt.Sprint(i) || held.Attempt != 1 {
+			t.Fatalf("received %v, %v; want %d", held, err, i)
+		}
+		if err := held.Ack(within(t)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Over TLS, by a certificate that is verified, in an exchange that somebody
+// has declared in another way.
+func TestTLS(t *testing.T) {
+	server := testserver.RabbitMQ(t)
+	conn, err := amqp.Dial("amqp://guest:guest@" + server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.ExchangeDeclare("theirs", "topic", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	authority := testserver.NewAuthority(t)
+	addr := terminateTLS(t, authority, server.Addr)
+	for text, works := range map[string]bool{
+		"amqps://" + addr + "?exchange=theirs&ca_file=" + authority.File: true,
+		"amqps://" + addr:                             false, // the system does not know the authority
+		"amqp://guest:wrong@" + server.Addr:           false,
+		"amqp://guest:guest@" + server.Addr + "/nope": false,
+		"amqp://127.0.0.1:1," + server.Addr:           true, // the second one is there
+	} {
+		u, err := engineurl.Parse("rabbitmq", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := rabbitmq.Open(u, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = b.Publish(within(t), "t", broker.Message{})
+		if (err == nil) != works {
+			t.Errorf("%s: %v", text, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "wrong") {
+			t.Errorf("the error shows the password: %v", err)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// terminateTLS speaks TLS before a server that does not.
+func terminateTLS(t *testing.T, authority *testserver.Authority, server string) (addr string) {
+	t.Helper()
+	cert, err := tls.LoadX509KeyPair(authority.Issue(time.Now().Add(time.Hour)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer client.Close()
+				plain, err := net.Dial("tcp", server)
+				if err != nil {
+					return
+				}
+				defer plain.Close()
+				all.Go(func() {
+					_, _ = io.Copy(plain, client)
+					_ = plain.Close()
+				})
+				_, _ = io.Copy(client, plain)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	return l.Addr().String()
 }

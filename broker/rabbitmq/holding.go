@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -161,7 +162,7 @@ func (h *holding) settled(err error) error {
 	if err == nil {
 		h.member.free(h)
 	}
-	if err != nil && err != broker.ErrLapsed {
+	if err != nil && !errors.Is(err, broker.ErrLapsed) {
 		return fmt.Errorf("queue %s, message %s: %w", h.member.label, h.item.stored.ID, err)
 	}
 	return err

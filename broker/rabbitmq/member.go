@@ -47,8 +47,8 @@ type member struct {
 // to the member when it ends, and comes again.
 type intake struct {
 	source
-	closed <-chan *amqp.Error
-	over   context.Context // ended with the channel
+	closed <-chan *amqp.Error // closed with it
+	over   context.Context    // ended with the channel
 	end    context.CancelFunc
 }
 
@@ -140,7 +140,10 @@ func (m *member) receive(in *intake) {
 		select {
 		case <-m.over.Done():
 			return
-		case <-in.closed:
+		case err := <-in.closed:
+			if err != nil { // else it was closed in order
+				m.broker.log.Debug("broker: a member has lost its channel", "queue", m.label, "error", err)
+			}
 			return
 		case <-m.retune:
 			if m.idle() {

@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
@@ -9,8 +10,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"crypto/rand"
 
 	"github.com/micro/sidecar/broker"
 )

@@ -45,8 +45,9 @@ type Broker struct {
 	publisher *publisher
 	declaring chan struct{} // held by the one who has a lock, see options.go
 
-	mu   sync.Mutex
-	open map[closer]struct{} // nil once closed
+	mu    sync.Mutex
+	open  map[closer]struct{}     // nil once closed
+	known map[string]durableQueue // by name, what was declared lately
 }
 
 // closer is a subscription or a member.
@@ -115,7 +116,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 		log = slog.Default()
 	}
 	return &Broker{
-		address: a, log: log, declaring: make(chan struct{}, 1), open: map[closer]struct{}{},
+		address: a, log: log, declaring: make(chan struct{}, 1), open: map[closer]struct{}{}, known: map[string]durableQueue{},
 		consuming: newLink(a), publisher: newPublisher(newLink(a), a.durable()),
 	}, nil
 }
