@@ -142,10 +142,10 @@ func TestUsage(t *testing.T) {
 		"sidecar --register_ttl=x":                "register_ttl",
 		"sidecar --address=nowhere":               "address",
 		"sidecar --handler=magic":                 "handler",
-		"sidecar --registry=zookeeper":            "consul, embedded",
+		"sidecar --registry=zookeeper":            "consul, ",
 		"list":                                    "services", "watch nodes": "services",
 		"sidecar --config=/nowhere/micro.yaml":                      "micro.yaml",
-		"--enable_acme --acme_hosts=example.com sidecar":            "--enable_acme",
+		"--enable_acme --acme_hosts=not/a/host sidecar":             "--acme_hosts",
 		"--enable_tls --tls_cert_file=/a --tls_key_file=/b sidecar": "--tls_cert_file",
 		"call": "SERVICE", "publish": "TOPIC", "get service": "NAME", "nosuch": "nosuch",
 	} {

@@ -62,6 +62,7 @@ type Discovery struct {
 	// mu guards what follows, what is in the entries, and changes of known.
 	mu      sync.Mutex
 	entries map[string]*entry
+	away    time.Time // when the engine was last found to be away
 	closed  bool
 	// followers are told of what is changed here.
 	followers map[*queue]bool
@@ -224,6 +225,26 @@ func (d *Discovery) doubtAll() {
 	for _, e := range d.entries {
 		e.doubt()
 		e.ask()
+	}
+}
+
+// Away notes that somebody found the engine out of reach: when it is back it may
+// have lost what it knew.
+func (d *Discovery) Away() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.noteAway()
+}
+
+// noteAway doubts everything in use, also what nobody reads while the engine is
+// away; d.mu is held. Failures come in numbers: one a second is enough.
+func (d *Discovery) noteAway() {
+	if time.Since(d.away) < time.Second {
+		return
+	}
+	d.away = time.Now()
+	for _, e := range d.entries {
+		e.doubt()
 	}
 }
 

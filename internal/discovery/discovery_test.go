@@ -235,6 +235,41 @@ func TestEmptyAfterAnAbsenceIsNotBelievedAtOnce(t *testing.T) {
 	}
 }
 
+// Nobody need have looked at a service while the engine was away: that another
+// question failed, or that somebody says so, is enough.
+func TestAnAbsenceIsNoticedForAll(t *testing.T) {
+	for name, notice := range map[string]func(*testing.T, *Discovery){
+		"another question fails": func(t *testing.T, d *Discovery) {
+			var unavailable *EngineError
+			if _, err := d.Lookup(t.Context(), "other"); !errors.As(err, &unavailable) {
+				t.Errorf("with the engine away: %v", err)
+			}
+		},
+		"somebody says so": func(_ *testing.T, d *Discovery) { d.Away() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := &engine{Registry: memory.New()}
+				d := New(e, slog.New(slog.DiscardHandler))
+				defer d.Close()
+				must(t, e.Register(t.Context(), service("svc", "a"), 0))
+				nodes(d, "svc")
+				e.away.Store(true)
+				notice(t, d)
+				must(t, e.Deregister(t.Context(), service("svc", "a")))
+				e.away.Store(false)
+				if s, err := d.Refresh(t.Context(), "svc"); err != nil || len(s.Nodes) != 1 {
+					t.Errorf("right after the absence: %v, %v", s, err)
+				}
+				time.Sleep(doubtTime + time.Second)
+				if got := nodes(d, "svc"); got != "gone" {
+					t.Errorf("after %v: %s", doubtTime, got)
+				}
+			})
+		})
+	}
+}
+
 func TestDoubtEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &engine{Registry: memory.New()}

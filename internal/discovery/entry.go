@@ -79,6 +79,7 @@ func (e *entry) once() bool {
 			d.forget(e)
 		}
 	default: // the engine is away: stale beats empty
+		d.noteAway()
 		if e.service.Load() != nil {
 			e.doubt()
 			e.askLater()

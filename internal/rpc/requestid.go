@@ -14,11 +14,15 @@ const requestID = "X-Request-Id"
 // NewRequestID makes the id of a request that came without one: 128 random bits.
 func NewRequestID() string { return strings.ToLower(rand.Text()) }
 
-// identified returns the header of r with a request id, made when there was
-// none, and notes the id.
+// identified returns the header of r with a request id, and notes the id. Where
+// somebody keeps account one is made when there was none; else a node is sent
+// what the 2017 sidecar sent it, and nothing more.
 func identified(r *httpmsg.Request) httpmsg.Header {
 	id := r.Header.Get(requestID)
 	header := r.Header
+	if id == "" && r.Account == nil {
+		return header
+	}
 	if id == "" {
 		id = NewRequestID()
 		header.Add(requestID, id) // beyond the end of r's own

@@ -43,6 +43,14 @@ func (c *Connection) States() []monitor.Engine {
 	return all
 }
 
+// registryDown reports whether the registry did not answer when it was last asked.
+func (c *Connection) registryDown() bool {
+	c.states.mu.Lock()
+	defer c.states.mu.Unlock()
+	state, asked := c.states.last["registry"]
+	return asked && !state.Up
+}
+
 // Ping says which engine cannot be reached, or nil.
 func (c *Connection) Ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

@@ -59,10 +59,17 @@ func (n *headers) got() http.Header { n.mu.Lock(); defer n.mu.Unlock(); return n
 
 const trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
-// What belongs to a trace goes on; a call gets a request id when it has none,
-// a proxied request nothing that it had not.
+// What belongs to a trace goes on; a call gets a request id when it has none
+// and there is an access log, a proxied request nothing that it had not.
 func TestTracesGoOn(t *testing.T) {
-	s := run(t, nil)
+	silent := run(t, nil)
+	alone := newHeaders(t, silent, "go.micro.srv.call", "")
+	if silent.try("POST", "/call/say/hello", "application/json", "{}"); alone.got().Get("X-Request-Id") != "" {
+		t.Error("a call got a request id that nobody can look up")
+	}
+	s := run(t, func(c *Config) {
+		c.Observe.AccessLog = accesslog.Options{Path: filepath.Join(t.TempDir(), "access.log"), Format: accesslog.JSON}
+	})
 	call, plain := newHeaders(t, s, "go.micro.srv.call", ""), newHeaders(t, s, "go.micro.srv.plain", "http")
 	for path, node := range map[string]*headers{"/call/say/hello": call, "/plain/say/hello": plain} {
 		if status, body := s.try("POST", path, "application/json", "{}", "traceparent", trace, "tracestate", "a=b", "baggage", "c=d", "X-Request-Id", "mine"); status != 200 {

@@ -352,6 +352,9 @@ func (s *sidecar) tellReadiness(ctx context.Context) {
 	ready, told := false, false
 	for {
 		err := s.engines.Ping(ctx)
+		if s.engines.registryDown() {
+			s.discovery.Away()
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
