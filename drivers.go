@@ -11,6 +11,7 @@ import (
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/httpbroker"
 	natsbroker "github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/broker/rabbitmq"
 	"github.com/micro/sidecar/broker/redis"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
@@ -39,6 +40,8 @@ func checkAddress(name string, address *url.URL) error {
 		return etcd.CheckAddress(address)
 	case "nats":
 		return checkNATS(address)
+	case "rabbitmq":
+		return rabbitmq.CheckAddress(address)
 	case "redis":
 		return redis.CheckAddress(address)
 	case "kubernetes":

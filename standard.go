@@ -27,6 +27,7 @@ func Standard() Plugin {
 			"http":     httpBroker,
 			"embedded": embeddedBroker,
 			"nats":     natsBroker,
+			"rabbitmq": rabbitMQBroker,
 			"redis":    redisBroker,
 		},
 		CheckAddress: checkAddress,

@@ -93,7 +93,7 @@ func TestMistakes(t *testing.T) {
 		{"sidecar --sidecar_address=x", "", "--sidecar_address"},
 		{"sidecar --engine_address=localhost", "", "HOST:PORT"},
 		{"sidecar --registry=zookeeper", "", "which knows consul, embedded"},
-		{"sidecar --broker=rabbitmq", "", "which knows embedded, http"},
+		{"sidecar --broker=kafka", "", "which knows embedded, http"},
 		{"sidecar --broker_address=127.0.0.1:4222", "", "needs --broker"},
 		{"sidecar --registry_address=127.0.0.1:x", "", "HOST:PORT or a URL"},
 		{"sidecar --client_request_timeout=5", "", "a duration such as"},

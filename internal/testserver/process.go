@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"time"
 )
 
 // process is a running child.
@@ -18,9 +19,20 @@ type process struct {
 // start runs the command. The thread that starts it stays with it, because on
 // Linux a child is told of its parent's death when that thread dies.
 func start(cmd *exec.Cmd) (*process, error) {
+	dieWithParent(cmd)
+	return run(cmd)
+}
+
+// startGroup is start for a script that runs others: killGroup ends them all.
+func startGroup(cmd *exec.Cmd) (*process, error) {
+	ownGroup(cmd)
+	cmd.WaitDelay = time.Second // others may hold its output
+	return run(cmd)
+}
+
+func run(cmd *exec.Cmd) (*process, error) {
 	p := &process{ended: make(chan struct{}), out: new(output)}
 	cmd.Stdout, cmd.Stderr = p.out, p.out
-	dieWithParent(cmd)
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()

@@ -1,0 +1,120 @@
+package rabbitmq
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/micro/sidecar/broker"
+)
+
+// Declare implements [broker.Durable]. RabbitMQ cannot change a queue that is
+// there: whether MaxInFlight is bounded, and Expires, stay what they were, and
+// asking for something else is an error. A new AckWait is for members that
+// join afterwards.
+func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.QueueOptions) error {
+	if o == (broker.QueueOptions{}) && b.redeclare(ctx, topic, queue) {
+		return nil // publishing with a delay comes here each time
+	}
+	_, err := b.declare(ctx, topic, queue, o)
+	return err
+}
+
+// declare returns the queue with the options that it has.
+func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.QueueOptions) (q durableQueue, err error) {
+	switch {
+	case topic == "":
+		return q, errors.New("declare queue: the topic is empty")
+	case queue == "":
+		return q, errors.New("declare queue: its name is empty")
+	case b.closed():
+		return q, broker.ErrClosed
+	}
+	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue)}
+	if err := b.agree(ctx, &q, o); err != nil {
+		return q, fmt.Errorf("declare queue %s: %w", queue, err)
+	}
+	b.remember(q)
+	return q, nil
+}
+
+// remember keeps the options of a queue for [Broker.redeclare].
+func (b *Broker) remember(q durableQueue) {
+	const enough = 1000
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.known) >= enough {
+		clear(b.known)
+	}
+	b.known[q.name] = q
+}
+
+// redeclare makes a queue that was declared before, so that it is there
+// whatever has happened; false means that this is not enough.
+func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
+	b.mu.Lock()
+	q, ok := b.known[queueName(durableKind, topic, queue)]
+	closed := b.open == nil
+	b.mu.Unlock()
+	if !ok || closed {
+		return false
+	}
+	_, ch, err := b.consuming.channel(ctx)
+	if err != nil {
+		return false
+	}
+	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
+	_, err = within(ctx, func() (any, error) { return nil, q.make(ch, b.address.durable()) })
+	return err == nil
+}
+
+const durableKind = "micro" // what the names of durable queues begin with
+
+// durableQueue is a queue as RabbitMQ keeps it.
+type durableQueue struct {
+	topic   string
+	name    string
+	options broker.QueueOptions
+}
+
+// bounded tells that one member at a time gets messages.
+func (d durableQueue) bounded() bool { return d.options.MaxInFlight > 0 }
+
+// make declares and binds it; it may be there.
+func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
+	const week = 7 * 24 * time.Hour
+	args := amqp.Table{
+		amqp.QueueTypeArg: amqp.QueueTypeClassic,
+		// A message may be held for long; servers before 3.12 do not know this.
+		amqp.ConsumerTimeoutArg: week.Milliseconds(),
+	}
+	if d.bounded() {
+		args[amqp.SingleActiveConsumerArg] = true
+	}
+	if d.options.Expires > 0 {
+		args[amqp.QueueTTLArg] = d.options.Expires.Milliseconds()
+	}
+	if _, err := ch.QueueDeclare(d.name, true, false, false, false, args); err != nil {
+		return err
+	}
+	return ch.QueueBind(d.name, bindingKey(d.topic), exchange, false, nil)
+}
+
+// merge returns the options that a queue has after it was declared with o:
+// what is left open stays, negative is taken back.
+func merge(old, o broker.QueueOptions) broker.QueueOptions {
+	return broker.QueueOptions{
+		AckWait:     ceil(max(cmp.Or(o.AckWait, old.AckWait, broker.DefaultAckWait), time.Millisecond)),
+		MaxInFlight: max(cmp.Or(o.MaxInFlight, old.MaxInFlight), 0),
+		Expires:     ceil(max(cmp.Or(o.Expires, old.Expires), 0)),
+	}
+}
+
+// ceil rounds up to what RabbitMQ counts.
+func ceil(d time.Duration) time.Duration {
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
+}

@@ -1,0 +1,266 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/micro/sidecar/broker"
+)
+
+// attemptHeader is how often a message was given out already, and once more,
+// when it is not 1. RabbitMQ's own counts take no account of what was returned.
+const attemptHeader = prefix + "attempt"
+
+// item is a message that the server waits to hear of.
+type item struct {
+	intake   *intake
+	delivery amqp.Delivery
+	stored   broker.Stored
+	known    int // the attempt that the server's copy tells
+	attempt  int // the next one, while it is delayed
+	timer    *time.Timer
+	told     bool // the server was told something
+}
+
+func newItem(in *intake, d amqp.Delivery) *item {
+	it := &item{intake: in, delivery: d, known: 1, stored: broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}}
+	if n, err := strconv.Atoi(text(d.Headers[attemptHeader])); err == nil && n > 1 {
+		it.known = n
+	}
+	if it.stored.ID == "" { // of a foreign publisher
+		sum := sha256.Sum256(d.Body)
+		it.stored.ID = hex.EncodeToString(sum[:16])
+	}
+	if it.stored.At.IsZero() {
+		it.stored.At = time.Now()
+	}
+	it.attempt = it.known
+	return it
+}
+
+// stop ends its delay. The member's mu is held.
+func (it *item) stop() {
+	if it.timer != nil {
+		it.timer.Stop()
+	}
+}
+
+// tell tells the server something about the message, once: a second time would
+// cost the channel. It does not matter whether that arrives, so that the end
+// of ctx is no error once it is on its way.
+func (it *item) tell(ctx context.Context, f func() error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if it.told {
+		return nil
+	}
+	if it.intake.over.Err() != nil {
+		return broker.ErrLapsed
+	}
+	it.told = true
+	_, err := within(ctx, func() (any, error) { return nil, f() })
+	if err != nil && ctx.Err() == nil {
+		return broker.ErrLapsed // the channel has ended
+	}
+	return nil
+}
+
+// giveBack gives the message to the queue, where the server has it, or behind
+// the others when the server's copy does not tell the attempt.
+func (it *item) giveBack(ctx context.Context, m *member, attempt int) error {
+	if attempt != it.known && !m.queue.bounded() && !it.told && it.intake.over.Err() == nil {
+		if err := it.store(ctx, m, attempt); err == nil {
+			return it.tell(ctx, func() error { return it.delivery.Ack(false) })
+		} else if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return it.tell(ctx, func() error { return it.delivery.Reject(true) })
+}
+
+// store puts a copy into the queue that tells the attempt.
+func (it *item) store(ctx context.Context, m *member, attempt int) error {
+	d := it.delivery
+	header := maps.Clone(d.Headers)
+	if header == nil {
+		header = amqp.Table{}
+	}
+	header[attemptHeader] = strconv.Itoa(attempt)
+	header[topicHeader] = it.stored.Topic
+	return m.broker.publisher.send(ctx, "", m.queue.name, amqp.Publishing{
+		Headers: header, Body: d.Body, DeliveryMode: amqp.Persistent, MessageId: it.stored.ID, Timestamp: it.stored.At,
+		ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
+	})
+}
+
+// offer puts the message into ready, to be given out; attempt 0 is the one
+// that it came with. What comes to a drained member goes back.
+func (m *member) offer(it *item, attempt int) {
+	if attempt == 0 {
+		attempt = it.known
+	}
+	h := &holding{member: m, item: it, attempt: attempt}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if it.intake.over.Err() != nil {
+		return
+	}
+	if m.drained.Err() != nil {
+		if !m.queue.bounded() { // else it goes back with the channel
+			go h.back()
+		}
+		return
+	}
+	held := broker.Hold(it.stored, attempt, m.queue.options.AckWait, h)
+	m.held[h] = held
+	m.ready = append(m.ready, held)
+	signal(m.awake)
+}
+
+// free forgets a message that is not held any more.
+func (m *member) free(h *holding) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	held, ok := m.held[h]
+	if !ok {
+		return
+	}
+	delete(m.held, h)
+	for i, other := range m.ready {
+		if other == held {
+			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
+			break
+		}
+	}
+	if m.drained.Err() != nil {
+		signal(m.retune)
+	}
+}
+
+// holding implements [broker.Holding].
+type holding struct {
+	member  *member
+	item    *item
+	attempt int
+}
+
+func (h *holding) Ack(ctx context.Context) error {
+	return h.settled(h.item.tell(ctx, func() error { return h.item.delivery.Ack(false) }))
+}
+
+// settled frees the message when the server was told.
+func (h *holding) settled(err error) error {
+	if err == nil {
+		h.member.free(h)
+	}
+	if err != nil && !errors.Is(err, broker.ErrLapsed) {
+		return fmt.Errorf("queue %s, message %s: %w", h.member.label, h.item.stored.ID, err)
+	}
+	return err
+}
+
+// Nack holds the message for the delay and gives it out again.
+func (h *holding) Nack(ctx context.Context, delay time.Duration) error {
+	if err := h.usable(ctx); err != nil {
+		return err
+	}
+	m, it := h.member, h.item
+	m.free(h)
+	if delay == 0 {
+		m.offer(it, h.attempt+1)
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	it.attempt = h.attempt + 1
+	m.delayed[it] = struct{}{}
+	m.bytes += len(it.delivery.Body)
+	it.timer = time.AfterFunc(delay, func() { m.due(it) })
+	signal(m.retune)
+	return nil
+}
+
+// due ends a delay.
+func (m *member) due(it *item) {
+	m.mu.Lock()
+	_, there := m.delayed[it]
+	delete(m.delayed, it)
+	if there {
+		m.bytes -= len(it.delivery.Body)
+	}
+	m.mu.Unlock()
+	if there {
+		m.offer(it, it.attempt)
+		signal(m.retune)
+	}
+}
+
+// Return gives the message to another member, but keeps it in its place in a
+// queue with MaxInFlight.
+func (h *holding) Return(ctx context.Context) error {
+	if h.member.queue.bounded() {
+		if err := h.usable(ctx); err != nil {
+			return err
+		}
+		h.member.free(h)
+		h.member.offer(h.item, h.attempt)
+		return nil
+	}
+	return h.settled(h.item.giveBack(ctx, h.member, h.attempt))
+}
+
+func (h *holding) Extend(ctx context.Context) error { return h.usable(ctx) }
+
+// Lapse gives the message to any member: RabbitMQ does not know AckWait.
+func (h *holding) Lapse() {
+	m := h.member
+	m.mu.Lock()
+	held, ok := m.held[h]
+	given := ok
+	for _, waiting := range m.ready {
+		given = given && waiting != held
+	}
+	m.mu.Unlock()
+	if !ok {
+		return
+	}
+	m.free(h)
+	if given {
+		h.attempt++
+	}
+	if m.queue.bounded() {
+		m.offer(h.item, h.attempt)
+		return
+	}
+	h.back()
+}
+
+// back gives the message back in the background; what fails goes back with
+// the channel.
+func (h *holding) back() {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := h.item.giveBack(ctx, h.member, h.attempt); err != nil {
+		h.member.broker.log.Debug("broker: a message goes back with its connection", "queue", h.member.label, "error", err)
+	}
+}
+
+// usable tells that the message is still ours.
+func (h *holding) usable(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if h.item.intake.over.Err() != nil {
+		return broker.ErrLapsed
+	}
+	return nil
+}
