@@ -13,8 +13,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
+	"github.com/micro/sidecar/internal/messaging"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -25,16 +25,11 @@ const (
 	exitUsage   = 2 // nothing was started
 )
 
-// echo is how soon after a signal another one is no second wish: timeout(1),
-// npm and shells signal a process and then its group, and so the process twice.
-const echo = 10 * time.Millisecond
-
 // Run runs the command in args (without the program's name) with the
 // environment env ("NAME=value" entries, as os.Environ gives them) and returns
 // the exit status. SIGINT, SIGTERM or SIGHUP ends the command in order, unless
 // the command has another use for SIGHUP; a second one makes Run return at once,
-// with the command still running behind it. What comes within [echo] of the
-// first is the same one.
+// with the command still running behind it.
 func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sidecar.Drivers) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -45,20 +40,19 @@ func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sideca
 	go func() {
 		done <- run(ctx, args, &streams{env: environment(env), in: stdin, out: stdout, err: stderr, signals: sig}, d)
 	}()
-	var first time.Time // when the command was told to end
-	for {
+	for stopping := false; ; {
 		select {
 		case status := <-done:
 			return status
 		case s := <-sig.come:
 			switch {
 			case sig.used(s):
-			case !first.IsZero() && time.Since(first) < echo:
-			case !first.IsZero():
+			case stopping:
 				sig.abort()
 				return interrupted(s)
 			default:
-				first = time.Now()
+				stopping = true
+				sig.settle()
 				cancel(&sidecar.Signal{Signal: s})
 			}
 		}
@@ -83,7 +77,7 @@ func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int 
 		}
 		return e.status
 	}
-	s.say("%v", err)
+	s.say("%s", messaging.Unsupported(err))
 	if _, ok := errors.AsType[*failure](err); ok {
 		return exitFailure
 	}
