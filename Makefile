@@ -12,9 +12,12 @@ TAGS    := grpcnotrace
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-discovery fuzz clean
+.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-discovery fuzz clean help
 
 all: build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/micro
 	CGO_ENABLED=0 $(GO) build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/micro ./cmd/micro
@@ -77,14 +80,14 @@ bench-limits: build ## start-up time and memory, held against their limits
 bench-scale: build ## 10,000 services of 10 nodes against one: the cost of a request, memory, the registry (some minutes)
 	$(GO) run ./bench/scale -micro bin/micro
 
-bench-discovery: build consul ## 10,000 services of 10 nodes and 200 changes/s on each engine: the table of docs/discovery.md (many minutes; needs etcd)
+bench-discovery: build consul ## 10,000 services of 10 nodes and 200 changes/s on each engine: how soon, and at what cost (many minutes; needs etcd)
 	$(GO) run ./bench/discovery -micro bin/micro
 
-fuzz: ## every fuzzer for FUZZTIME
+fuzz: ## every fuzzer for FUZZTIME (30s)
 	@$(GO) list ./... | while read pkg; do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; done
 
-clean:
+clean: ## remove bin and .cache
 	rm -rf bin $(CACHE)

@@ -110,6 +110,19 @@ func testSecondSignal(t *testing.T, w world) {
 	<-done
 }
 
+// Two signals at once are one: timeout(1) sends the same to a process and to
+// its group. They differ here, so that the kernel does not make one of them.
+func TestSignalTwiceAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newWorld(t, noConsul).launch(t)
+	s.awaitReady()
+	s.signal(syscall.SIGTERM)
+	s.signal(syscall.SIGINT)
+	if status := s.wait(patient); status != 0 || !strings.Contains(s.log.String(), "msg=stopped") {
+		t.Errorf("exit status %d, log %s", status, s.log.String())
+	}
+}
+
 // A request that does not end is cut at the deadline, and the exit says so.
 func TestGrace(t *testing.T) {
 	t.Parallel()

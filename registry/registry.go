@@ -119,3 +119,9 @@ type NameWatcher interface {
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
+
+// Fleeting is implemented by registries whose registrations end with the
+// process that made them, whatever their TTL. Its method does nothing.
+type Fleeting interface {
+	EndsWithProcess()
+}

@@ -9,7 +9,7 @@
 // every service. Messages to the engine are the reads with which a relay before
 // it takes what the measured sidecar sends; the embedded engine has none. It
 // needs etcd and consul on PATH or in .cache/bin, is Linux only, and prints the
-// table of docs/discovery.md.
+// table for docs/performance.md.
 package main
 
 import (

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/micro/sidecar/internal/messaging"
 	"github.com/micro/sidecar/internal/sidecar"
 )
 
@@ -51,6 +52,7 @@ func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sideca
 				return interrupted(s)
 			default:
 				stopping = true
+				sig.settle()
 				cancel(&sidecar.Signal{Signal: s})
 			}
 		}
@@ -75,7 +77,7 @@ func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int 
 		}
 		return e.status
 	}
-	s.say("%v", err)
+	s.say("%s", messaging.Unsupported(err))
 	if _, ok := errors.AsType[*failure](err); ok {
 		return exitFailure
 	}

@@ -26,6 +26,11 @@ type lasting struct{ broker.Broker }
 
 func (lasting) Close() error { return nil }
 
+// fleeting is as mDNS is.
+type fleeting struct{ registry.Registry }
+
+func (fleeting) EndsWithProcess() {}
+
 // inMemory is a table with one registry and one broker, shared by all commands.
 func inMemory(t *testing.T) (sidecar.Drivers, []string) {
 	reg, messages := memory.New(), brokermemory.New()
@@ -36,7 +41,8 @@ func inMemory(t *testing.T) (sidecar.Drivers, []string) {
 	})
 	return sidecar.Drivers{
 		Registries: map[string]func(context.Context, sidecar.Env) (registry.Registry, error){
-			"memory": func(context.Context, sidecar.Env) (registry.Registry, error) { return reg, nil },
+			"memory":   func(context.Context, sidecar.Env) (registry.Registry, error) { return reg, nil },
+			"fleeting": func(context.Context, sidecar.Env) (registry.Registry, error) { return fleeting{reg}, nil },
 			"broken": func(context.Context, sidecar.Env) (registry.Registry, error) {
 				return nil, errors.New("no host is running:\nstart a sidecar")
 			},
@@ -80,6 +86,8 @@ func TestRegistryCommands(t *testing.T) {
 		t.Errorf("an empty registry lists %q as JSON", got)
 	}
 	fails(t, d, env, "service greeter not found", "get", "service", "greeter")
+	fails(t, d, env, "a registration in fleeting ends with the process that made it", "register", "service", greeter, "--registry=fleeting")
+	fails(t, d, env, "service greeter not found", "get", "service", "greeter", "--registry=fleeting")
 
 	if got := works(t, d, env, "register", "service", greeter, "--ttl=1m"); got != "" {
 		t.Errorf("register prints %q", got)

@@ -76,8 +76,11 @@ func (d *direct) Get(ctx context.Context, name string) ([]registry.Service, erro
 	return versions, err
 }
 
-// Register registers the service's nodes.
+// Register registers the service's nodes, where that outlives the command.
 func (d *direct) Register(ctx context.Context, s registry.Service, ttl time.Duration) error {
+	if _, ok := d.engines.Registry.(registry.Fleeting); ok {
+		return fmt.Errorf("a registration in %s ends with the process that made it: register through a sidecar, with --proxy_address", d.engines.RegistryName)
+	}
 	return d.engines.Registry.Register(ctx, s, ttl)
 }
 

@@ -115,7 +115,7 @@ func width(text string) int { return utf8.RuneCountInString(text) }
 // order is that of the help: the sidecar, the registry, calls, messages, the
 // rest.
 const order = "sidecar list get watch register deregister registry call stream health stats " +
-	"publish subscribe config completion version"
+	"publish subscribe queue dead config completion version"
 
 // inOrder puts the commands into the order of the help; the others follow.
 func inOrder(commands []*cobra.Command) []*cobra.Command {
@@ -133,7 +133,11 @@ func inOrder(commands []*cobra.Command) []*cobra.Command {
 
 // usageLine is the command's line with what stands before it.
 func usageLine(cmd *cobra.Command) string {
-	return strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use + " [FLAG…]"
+	line := strings.TrimSuffix(cmd.CommandPath(), cmd.Name()) + cmd.Use + " [FLAG…]"
+	if cmd.Name() == "sidecar" {
+		line += " [-- CMD ARG…]"
+	}
+	return line
 }
 
 // flagSetOf finds the flagSet behind the flags of cmd.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // signals are those that come to the process. A nil one has none.
@@ -57,6 +58,24 @@ func (s *signals) used(sig os.Signal) bool {
 		use(sig)
 	}
 	return ok
+}
+
+// echo is how soon after a signal to end, and before the end begins, another
+// one is no second wish: timeout(1), npm and shells signal a process and then
+// its group, and so the process twice.
+const echo = 5 * time.Millisecond
+
+// settle takes what comes within echo for part of the signal before it.
+func (s *signals) settle() {
+	over := time.After(echo)
+	for {
+		select {
+		case again := <-s.come:
+			s.used(again)
+		case <-over:
+			return
+		}
+	}
 }
 
 // beforeAbort has f called when a second signal ends the process at once.

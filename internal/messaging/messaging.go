@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,6 +207,12 @@ func (m *Messaging) leave(c *connection) {
 	m.idle.Broadcast()
 }
 
+// Unsupported is the text of an error that wraps [errors.ErrUnsupported], for
+// people: what cannot be done, and why, without that error's own words.
+func Unsupported(err error) string {
+	return strings.TrimSuffix(err.Error(), ": "+errors.ErrUnsupported.Error())
+}
+
 // refusal turns an error of the broker, which says what was being done, into
 // what the client is told.
 func refusal(err error) *httpmsg.Error {
@@ -215,7 +222,7 @@ func refusal(err error) *httpmsg.Error {
 	case errors.Is(err, broker.ErrFull):
 		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v", err)
 	case errors.Is(err, errors.ErrUnsupported):
-		return httpmsg.Errorf(http.StatusNotImplemented, "%v", err)
+		return httpmsg.Errorf(http.StatusNotImplemented, "%s", Unsupported(err))
 	case errors.Is(err, broker.ErrNoQueue), errors.Is(err, broker.ErrNoMessage):
 		return httpmsg.Errorf(http.StatusNotFound, "%v", err)
 	case errors.Is(err, context.DeadlineExceeded):

@@ -77,7 +77,7 @@ func newCollector(m *Monitor) *collector {
 		nodeServing:  desc("node_serving", "Whether a node is in the rotation: 0 while it is failing, ejected or probed.", "service", "node"),
 
 		nodeEjections:  desc("node_ejections_total", "How often a node left the rotation.", "service", "node"),
-		retries:        desc("request_retries_total", "Requests that were sent to another node.", "service"),
+		retries:        desc("request_retries_total", "Requests that were sent again although a node may have had them.", "service"),
 		retriesRefused: desc("request_retries_refused_total", "Requests that were not sent again because the service's budget was spent.", "service"),
 
 		published:      desc("messages_published_total", "Messages that the broker took."),

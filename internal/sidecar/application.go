@@ -120,7 +120,7 @@ func (a *application) withdraw() {
 func warnLoopback(a App, registryName string, log *slog.Logger) {
 	ip := net.ParseIP(a.Host)
 	registryName, _, _ = strings.Cut(registryName, ",")
-	if registryName != "embedded" && (a.Host == "localhost" || strings.HasPrefix(a.Host, registry.UnixPrefix) || ip != nil && ip.IsLoopback()) {
+	if registryName != "embedded" && registryName != "static" && registryName != "kubernetes" && (a.Host == "localhost" || strings.HasPrefix(a.Host, registry.UnixPrefix) || ip != nil && ip.IsLoopback()) {
 		log.Warn("the application is registered under a loopback address in a registry that other machines share; set --server_advertise",
 			"address", a.Host, "registry", registryName)
 	}

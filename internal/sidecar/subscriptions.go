@@ -58,7 +58,7 @@ func (s *sidecar) deliverMessages() error {
 	})
 	s.pushes = started
 	if err != nil {
-		return fmt.Errorf("--subscribe: %w", err)
+		return fmt.Errorf("--subscribe: %s", messaging.Unsupported(err))
 	}
 	s.delayed.begin(s.messaging.RunDelayed)
 	return nil

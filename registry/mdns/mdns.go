@@ -56,6 +56,7 @@ type Registry struct {
 var (
 	_ registry.Registry = (*Registry)(nil)
 	_ registry.Pinger   = (*Registry)(nil)
+	_ registry.Fleeting = (*Registry)(nil)
 	_ io.Closer         = (*Registry)(nil)
 )
 
@@ -150,6 +151,9 @@ func (r *Registry) close() error {
 	r.tasks.Wait()
 	return errors.Join(errs...)
 }
+
+// EndsWithProcess marks the registry as [registry.Fleeting].
+func (r *Registry) EndsWithProcess() {}
 
 // Ping reports whether there is an interface to the network.
 func (r *Registry) Ping(ctx context.Context) error {

@@ -56,6 +56,7 @@ type Registry struct {
 var (
 	_ registry.Registry = (*Registry)(nil)
 	_ registry.Pinger   = (*Registry)(nil)
+	_ registry.Fleeting = (*Registry)(nil)
 )
 
 // Open connects to the server at u, see [natsconn.Parse]. It does not wait for
@@ -108,6 +109,9 @@ func (r *Registry) subscribe() error {
 	}
 	return nil
 }
+
+// EndsWithProcess marks the registry as [registry.Fleeting].
+func (r *Registry) EndsWithProcess() {}
 
 // Close ends the connection. What was registered here is not answered for any
 // longer.
