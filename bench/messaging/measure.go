@@ -17,8 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/nats"
@@ -189,41 +187,29 @@ func (m *measurement) endToEnd(ctx context.Context) ([]row, error) {
 	const topic = "bench.acks"
 	ctx, cancel := context.WithTimeout(ctx, 10*m.length+30*time.Second)
 	defer cancel()
-	conn, err := m.subscribe(ctx, fmt.Sprintf("topic=%s&queue=bench&ack=true&prefetch=%d", topic, prefetch))
+	member, err := m.subscribe(fmt.Sprintf("topic=%s&queue=bench&ack=true&prefetch=%d", topic, prefetch))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.CloseNow() }()
-	published := make(chan error, 1)
+	defer context.AfterFunc(ctx, func() { _ = member.conn.Close() })()
+	defer func() { _ = member.conn.Close() }()
+	var acked, sent atomic.Int64
+	failed := make(chan error, 1)
+	start := time.Now()
+	go func() { failed <- acknowledge(member, &acked) }()
 	publishing, stop := context.WithTimeout(ctx, m.length)
 	defer stop()
-	var sent atomic.Int64
-	start := time.Now()
-	go func() { published <- m.pipeline(publishing, topic, &sent) }()
-	acked := int64(0)
-	for finished := false; !finished || acked < sent.Load(); {
-		select {
-		case err := <-published:
-			if err != nil {
-				return nil, err
-			}
-			finished = true
-			continue
-		default:
-		}
-		if finished && acked >= sent.Load() {
-			break
-		}
-		id, err := nextID(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
-		if err := conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"Ack":%q}`, id)); err != nil {
-			return nil, err
-		}
-		acked++
+	if err := m.pipeline(publishing, topic, &sent); err != nil {
+		return nil, err
 	}
-	rate := float64(acked) / time.Since(start).Seconds()
+	for acked.Load() < sent.Load() {
+		select {
+		case err := <-failed:
+			return nil, err
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+	rate := float64(acked.Load()) / time.Since(start).Seconds()
 	return []row{{"one publisher to one durable WebSocket subscriber", rate, barAcked, "acknowledged/s", true}}, m.direct.Delete(ctx, topic, "bench")
 }
 
@@ -254,18 +240,23 @@ func (m *measurement) pipeline(ctx context.Context, topic string, sent *atomic.I
 	return nil
 }
 
-// nextID reads a frame and returns its Id, which stands first.
-func nextID(ctx context.Context, conn *websocket.Conn) (string, error) {
-	_, frame, err := conn.Read(ctx)
-	if err != nil {
-		return "", err
+// acknowledge acknowledges what comes until the connection is closed.
+func acknowledge(s *subscriber, acked *atomic.Int64) error {
+	for {
+		frame, err := s.next()
+		if err != nil {
+			return err
+		}
+		rest, ok := bytes.CutPrefix(frame, []byte(`{"Id":"`)) // it stands first
+		id, _, found := bytes.Cut(rest, []byte(`"`))
+		if !ok || !found {
+			return fmt.Errorf("frame %.100s", frame)
+		}
+		if err := s.send(fmt.Appendf(nil, `{"Ack":"%s"}`, id)); err != nil {
+			return err
+		}
+		acked.Add(1)
 	}
-	rest, ok := bytes.CutPrefix(frame, []byte(`{"Id":"`))
-	id, _, found := bytes.Cut(rest, []byte(`"`))
-	if !ok || !found {
-		return "", fmt.Errorf("frame %.100s", frame)
-	}
-	return string(id), nil
 }
 
 // endToEndEngine is a member that acknowledges what is stored, without a
@@ -293,17 +284,6 @@ func (m *measurement) endToEndEngine(ctx context.Context) ([]row, error) {
 	return []row{{"… the engine's own", rate, 0, "acknowledged/s", true}}, err
 }
 
-func (m *measurement) subscribe(ctx context.Context, query string) (*websocket.Conn, error) {
-	conn, resp, err := websocket.Dial(ctx, m.sidecar.URL+"/broker?"+query, nil)
-	if err != nil {
-		return nil, err
-	}
-	if resp.Body != nil {
-		_ = resp.Body.Close()
-	}
-	return conn, nil
-}
-
 // fanOut measures frames to many live subscribers. The publisher waits for
 // them now and then: who is too slow would be cut.
 func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
@@ -314,14 +294,14 @@ func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	for range m.subscribers {
-		conn, err := m.subscribe(ctx, "topic="+topic)
+		s, err := m.subscribe("topic=" + topic)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = conn.CloseNow() }()
+		defer func() { _ = s.conn.Close() }()
 		readers.Go(func() {
 			for {
-				if _, _, err := conn.Read(ctx); err != nil {
+				if _, err := s.next(); err != nil {
 					return
 				}
 				frames.Add(1)
@@ -354,13 +334,13 @@ func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
 }
 
 // latency measures one message at a time, from before the publish to the frame.
-func (m *measurement) latency(ctx context.Context) ([]row, error) {
+func (m *measurement) latency(context.Context) ([]row, error) {
 	const topic = "bench.latency"
-	conn, err := m.subscribe(ctx, "topic="+topic)
+	s, err := m.subscribe("topic=" + topic)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.CloseNow() }()
+	defer func() { _ = s.conn.Close() }()
 	p, err := m.dial(topic)
 	if err != nil {
 		return nil, err
@@ -371,7 +351,7 @@ func (m *measurement) latency(ctx context.Context) ([]row, error) {
 		start := time.Now()
 		answered := make(chan error, 1)
 		go func() { answered <- p.publish() }()
-		if _, _, err := conn.Read(ctx); err != nil {
+		if _, err := s.next(); err != nil {
 			return nil, err
 		}
 		took = append(took, time.Since(start))
