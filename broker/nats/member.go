@@ -101,6 +101,21 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
+// Next returns a message that has arrived, or false: it does not wait.
+func (m *member) Next() (*broker.Held, bool) {
+	for m.ended.Err() == nil {
+		select {
+		case h := <-m.ready:
+			if h.Fresh() {
+				return h, true
+			}
+		default:
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
 // run asks for messages whenever there is room, until the member is closed.
 func (m *member) run() {
 	tick := time.NewTicker(heartbeat)

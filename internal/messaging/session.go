@@ -23,9 +23,20 @@ type session struct {
 	left bool
 }
 
-// write sends messages as they come, until the end.
+// eager is implemented by members that can tell what is there already.
+type eager interface {
+	// Next returns a message that has arrived, or false: it does not wait.
+	Next() (*broker.Held, bool)
+}
+
+// write sends messages as they come, until the end: those that are there go
+// out in one write.
 func (s *session) write() {
-	var frame []byte
+	next := func() (*broker.Held, bool) { return nil, false }
+	if e, ok := s.member.(eager); ok {
+		next = e.Next
+	}
+	var frames, text []byte
 	for {
 		h, err := s.member.Receive(s.ended)
 		if err != nil {
@@ -34,30 +45,52 @@ func (s *session) write() {
 			}
 			return
 		}
-		if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
-			_ = h.Ack(s.ended) // else it comes again
-			continue
+		n := 0
+		for ok := true; ok; {
+			if text, err = s.encode(text[:0], h); err != nil {
+				if !errors.Is(err, errLeft) {
+					s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
+				}
+				return
+			}
+			if len(text) > 0 {
+				frames = appendTextFrame(frames, text)
+				n++
+			}
+			if len(frames) >= batchSize/2 {
+				break // before next: what it returns must be sent
+			}
+			h, ok = next()
 		}
-		if !s.take(h) { // leave returns it
-			return
+		if n > 0 && s.send(frames) {
+			s.m.delivered.Add(int64(n))
 		}
-		delete(h.Header, onlyQueueField)
-		frame, err = appendDelivery(frame[:0], h)
-		if h.Topic != s.topic && err == nil {
-			frame, err = appendTopic(frame, h.Topic)
-		}
-		if err != nil {
-			s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
-			return
-		}
-		if s.send(frame) {
-			s.m.delivered.Add(1)
-			s.m.o.Topics.Delivered(h.Topic)
-		}
-		if cap(frame) > 64<<10 {
-			frame = nil
+		if frames = frames[:0]; cap(frames) > batchSize {
+			frames, text = nil, nil
 		}
 	}
+}
+
+// errLeft says that the session is over and its messages are given back.
+var errLeft = errors.New("the subscriber has left")
+
+// encode appends the text of a message, which the client has from now on;
+// nothing when the message is not for it.
+func (s *session) encode(dst []byte, h *broker.Held) ([]byte, error) {
+	if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
+		_ = h.Ack(s.ended) // else it comes again
+		return dst, nil
+	}
+	if !s.take(h) { // leave returns it
+		return dst, errLeft
+	}
+	delete(h.Header, onlyQueueField)
+	dst, err := appendDelivery(dst, h)
+	if h.Topic != s.topic && err == nil {
+		dst, err = appendTopic(dst, h.Topic)
+	}
+	s.m.o.Topics.Delivered(h.Topic, 1)
+	return dst, err
 }
 
 // take notes that the client has a message. One that was delivered before and
@@ -193,9 +226,9 @@ func (s *session) complain(id string, err error) {
 }
 
 func (s *session) answer(fields map[string]string) {
-	frame, err := json.Marshal(fields)
+	text, err := json.Marshal(fields)
 	if err != nil { // it cannot: they are strings
 		return
 	}
-	s.send(frame)
+	s.send(appendTextFrame(nil, text))
 }
