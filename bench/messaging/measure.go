@@ -163,22 +163,19 @@ func (m *measurement) publishEngine(ctx context.Context) ([]row, error) {
 	return []row{{"… the engine's own", rate, 0, "stored/s", true}}, errors.Join(err, clear())
 }
 
-// fill stores n messages.
+// fill stores n messages, as many together as the sidecar does.
 func (m *measurement) fill(ctx context.Context, topic string, n int) error {
-	body := bytes.Repeat([]byte("x"), m.body)
-	var wg sync.WaitGroup
-	errs := make([]error, 64)
-	for i := range errs {
-		wg.Go(func() {
-			for range n / len(errs) {
-				if errs[i] = m.direct.Publish(ctx, topic, broker.Message{Body: body}); errs[i] != nil {
-					return
-				}
-			}
-		})
+	const together = 64
+	all, none := make([]broker.Message, together), make([]string, together)
+	for i := range all {
+		all[i].Body = bytes.Repeat([]byte("x"), m.body)
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	for range n / together {
+		if err := errors.Join(m.direct.PublishAll(ctx, topic, none, all)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endToEnd measures one publisher, who pipelines, and one durable subscriber
@@ -262,7 +259,7 @@ func acknowledge(s *subscriber, acked *atomic.Int64) error {
 // endToEndEngine is a member that acknowledges what is stored, without a
 // sidecar or a WebSocket.
 func (m *measurement) endToEndEngine(ctx context.Context) ([]row, error) {
-	const topic, n = "bench.member", 64 * 500
+	const topic, n = "bench.member", 64 * 1000
 	member, err := m.direct.Join(ctx, topic, "bench", broker.JoinOptions{Prefetch: prefetch})
 	if err != nil {
 		return nil, err

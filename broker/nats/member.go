@@ -101,7 +101,7 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
-// Next returns a message that has arrived, or false: it does not wait.
+// Next implements [broker.Eager].
 func (m *member) Next() (*broker.Held, bool) {
 	for m.ended.Err() == nil {
 		select {
@@ -446,4 +446,7 @@ var _ interface {
 	broker.Deduplicator
 	broker.Queues
 	broker.Wildcards
+	broker.Bulk
 } = (*Broker)(nil)
+
+var _ broker.Eager = (*member)(nil)

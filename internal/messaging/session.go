@@ -23,20 +23,14 @@ type session struct {
 	left bool
 }
 
-// eager is implemented by members that can tell what is there already.
-type eager interface {
-	// Next returns a message that has arrived, or false: it does not wait.
-	Next() (*broker.Held, bool)
-}
-
 // write sends messages as they come, until the end: those that are there go
 // out in one write.
 func (s *session) write() {
 	next := func() (*broker.Held, bool) { return nil, false }
-	if e, ok := s.member.(eager); ok {
+	if e, ok := s.member.(broker.Eager); ok {
 		next = e.Next
 	}
-	var frames, text []byte
+	var b deliveries
 	for {
 		h, err := s.member.Receive(s.ended)
 		if err != nil {
@@ -45,52 +39,65 @@ func (s *session) write() {
 			}
 			return
 		}
-		n := 0
 		for ok := true; ok; {
-			if text, err = s.encode(text[:0], h); err != nil {
+			if err := s.add(&b, h); err != nil {
 				if !errors.Is(err, errLeft) {
 					s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
 				}
 				return
 			}
-			if len(text) > 0 {
-				frames = appendTextFrame(frames, text)
-				n++
-			}
-			if len(frames) >= batchSize/2 {
+			if len(b.frames) >= batchSize/2 {
 				break // before next: what it returns must be sent
 			}
 			h, ok = next()
 		}
-		if n > 0 && s.send(frames) {
-			s.m.delivered.Add(int64(n))
+		if len(b.topics) > 0 && s.send(b.frames) {
+			s.m.delivered.Add(int64(len(b.topics)))
+			for _, topic := range b.topics {
+				s.m.o.Topics.Delivered(topic, 1)
+			}
 		}
-		if frames = frames[:0]; cap(frames) > batchSize {
-			frames, text = nil, nil
-		}
+		b.reset()
 	}
+}
+
+// deliveries are the frames of one write.
+type deliveries struct {
+	frames, text []byte
+	topics       []string // one a frame
+}
+
+// reset makes it empty. One large message is no reason to hold its memory for good.
+func (b *deliveries) reset() {
+	if cap(b.frames) > batchSize || cap(b.text) > batchSize {
+		b.frames, b.text = nil, nil
+	}
+	b.frames, b.topics = b.frames[:0], b.topics[:0]
 }
 
 // errLeft says that the session is over and its messages are given back.
 var errLeft = errors.New("the subscriber has left")
 
-// encode appends the text of a message, which the client has from now on;
-// nothing when the message is not for it.
-func (s *session) encode(dst []byte, h *broker.Held) ([]byte, error) {
+// add adds a message, which the client has from now on, unless it is not for it.
+func (s *session) add(b *deliveries, h *broker.Held) (err error) {
 	if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
 		_ = h.Ack(s.ended) // else it comes again
-		return dst, nil
+		return nil
 	}
 	if !s.take(h) { // leave returns it
-		return dst, errLeft
+		return errLeft
 	}
 	delete(h.Header, onlyQueueField)
-	dst, err := appendDelivery(dst, h)
+	b.text, err = appendDelivery(b.text[:0], h)
 	if h.Topic != s.topic && err == nil {
-		dst, err = appendTopic(dst, h.Topic)
+		b.text, err = appendTopic(b.text, h.Topic)
 	}
-	s.m.o.Topics.Delivered(h.Topic, 1)
-	return dst, err
+	if err != nil {
+		return err
+	}
+	b.frames = appendTextFrame(b.frames, b.text)
+	b.topics = append(b.topics, h.Topic)
+	return nil
 }
 
 // take notes that the client has a message. One that was delivered before and
