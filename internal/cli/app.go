@@ -62,19 +62,24 @@ func (a *app) root() *cobra.Command {
 		Use: "micro", SilenceErrors: true, SilenceUsage: true,
 		Args:              cobra.ArbitraryArgs,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		Version:           versionLine(),
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
+	// Not cobra's own: a template makes the linker keep every method there is.
+	version := root.Flags().Bool("version", false, "print the version")
 	newFlagSet(root, settingsTable(), sidecarGroups)
 	root.SetHelpFunc(a.help)
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpFlag() // known before the command is looked for: "micro --help call"
-	root.InitDefaultVersionFlag()
-	root.RunE = unknownCommand
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *version {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionLine())
+			return fail(err)
+		}
+		return unknownCommand(cmd, args)
+	}
 
 	registry := &cobra.Command{
 		Use: "registry COMMAND", Short: "the registry: list, get, register, deregister",
-		Args: cobra.ArbitraryArgs, RunE: root.RunE,
+		Args: cobra.ArbitraryArgs, RunE: unknownCommand,
 	}
 	newFlagSet(registry, settingsTable(), clientGroups)
 	for _, c := range registryCommands() {
@@ -83,7 +88,7 @@ func (a *app) root() *cobra.Command {
 	}
 	config := &cobra.Command{
 		Use: "config COMMAND", Short: "the configuration: check, show",
-		Args: cobra.ArbitraryArgs, RunE: root.RunE,
+		Args: cobra.ArbitraryArgs, RunE: unknownCommand,
 	}
 	newFlagSet(config, settingsTable(), sidecarGroups)
 	for _, c := range configCommands() {
