@@ -12,7 +12,7 @@ TAGS    := grpcnotrace
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 FUZZTIME ?= 30s
 
-.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-discovery fuzz clean help
+.PHONY: all build build-all demo test lint bench bench-limits bench-scale bench-messaging bench-discovery fuzz clean help
 
 all: build
 
@@ -69,7 +69,7 @@ $(CACHE)/bin/golangci-lint: tools/go.mod
 	@mkdir -p $(CACHE)/bin
 	cd tools && $(GO) build -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-bench: bench-limits bench-scale ## the hop against HAProxy, nginx and ReverseProxy, too (needs wrk, h2load, haproxy, nginx)
+bench: bench-limits bench-scale bench-messaging ## the hop against HAProxy, nginx and ReverseProxy, too (needs wrk, h2load, haproxy, nginx)
 	$(GO) run ./bench/idle -micro bin/micro
 	$(GO) run ./bench/compare -micro bin/micro
 
@@ -79,6 +79,9 @@ bench-limits: build ## start-up time and memory, held against their limits
 
 bench-scale: build ## 10,000 services of 10 nodes against one: the cost of a request, memory, the registry (some minutes)
 	$(GO) run ./bench/scale -micro bin/micro
+
+bench-messaging: build ## messages a second through the sidecar, beside the engine's own, held against their bars
+	$(GO) run ./bench/messaging -micro bin/micro
 
 bench-discovery: build consul ## 10,000 services of 10 nodes and 200 changes/s on each engine: how soon, and at what cost (many minutes; needs etcd)
 	$(GO) run ./bench/discovery -micro bin/micro

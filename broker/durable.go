@@ -93,6 +93,12 @@ type Member interface {
 	Close(ctx context.Context) error
 }
 
+// Eager is implemented by members that can tell what has arrived already.
+type Eager interface {
+	// Next is Receive for what is there: it returns false rather than wait.
+	Next() (*Held, bool)
+}
+
 // Deduplicator is implemented by brokers that can tell a message that was
 // published before.
 type Deduplicator interface {
@@ -100,6 +106,17 @@ type Deduplicator interface {
 	// was published to the same topic less than [OnceWithin] ago is not stored
 	// again, and that is no error.
 	PublishOnce(ctx context.Context, topic, id string, m Message) error
+}
+
+// Bulk is implemented by brokers that can have several messages on their way
+// to the engine.
+type Bulk interface {
+	// PublishAll publishes messages in this order, without waiting for the
+	// engine to have taken one before it sends the next, and then waits for
+	// all. ids are the messages' IDs as in [Deduplicator], "" for none. An
+	// error of the result says what Publish would of the message at its index;
+	// messages behind one that failed may have been taken.
+	PublishAll(ctx context.Context, topic string, ids []string, all []Message) []error
 }
 
 // Wildcards is implemented by brokers whose subscriptions and durable queues

@@ -14,6 +14,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -31,6 +33,7 @@ type options struct {
 	connections int
 	subscribers int
 	body        int
+	profiles    string
 }
 
 func main() {
@@ -40,6 +43,7 @@ func main() {
 	flag.IntVar(&o.connections, "connections", 64, "connections that publish")
 	flag.IntVar(&o.subscribers, "subscribers", 100, "WebSocket subscribers of the fan-out")
 	flag.IntVar(&o.body, "body", 200, "bytes of a message")
+	flag.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of the sidecar during each measurement")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -83,7 +87,14 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		}
 	}
 	data := filepath.Join(dir, "data")
-	s, err := process.Start(ctx, o.micro, dir, "--data_dir="+data)
+	args, admin := []string{"--data_dir=" + data}, ""
+	if o.profiles != "" {
+		if admin, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		args = append(args, "--admin_address="+admin)
+	}
+	s, err := process.Start(ctx, o.micro, dir, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -93,16 +104,56 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
-	for _, measure := range []func(context.Context) ([]row, error){
-		m.publish, m.publishEngine, m.endToEnd, m.endToEndEngine, m.fanOut, m.latency,
+	for _, measure := range []struct {
+		name string
+		run  func(context.Context) ([]row, error)
+	}{
+		{"publish", m.publish},
+		{"publish-engine", m.publishEngine},
+		{"acknowledge", m.endToEnd},
+		{"acknowledge-engine", m.endToEndEngine},
+		{"fan-out", m.fanOut},
+		{"latency", m.latency},
 	} {
-		more, err := measure(ctx)
+		written := profile(admin, filepath.Join(o.profiles, measure.name+".pprof"), o.length)
+		more, err := measure.run(ctx)
+		err = errors.Join(err, <-written)
 		if err != nil {
 			return rows, err
 		}
 		rows = append(rows, more...)
 	}
 	return rows, nil
+}
+
+// freeAddress is a loopback address that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// profile writes the sidecar's CPU profile of that time to a file and then
+// sends what went wrong. Without an address there is none.
+func profile(admin, file string, length time.Duration) <-chan error {
+	done := make(chan error, 1)
+	if admin == "" {
+		done <- nil
+		return done
+	}
+	go func() {
+		resp, err := http.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", admin, max(int(length.Seconds()), 1)))
+		if err != nil {
+			done <- err
+			return
+		}
+		defer func() { _ = resp.Body.Close() }()
+		data, err := io.ReadAll(resp.Body)
+		done <- errors.Join(err, os.WriteFile(file, data, 0o644))
+	}()
+	return done
 }
 
 func printTable(out io.Writer, rows []row) error {

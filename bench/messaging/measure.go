@@ -17,8 +17,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/broker/nats"
@@ -165,22 +163,19 @@ func (m *measurement) publishEngine(ctx context.Context) ([]row, error) {
 	return []row{{"… the engine's own", rate, 0, "stored/s", true}}, errors.Join(err, clear())
 }
 
-// fill stores n messages.
+// fill stores n messages, as many together as the sidecar does.
 func (m *measurement) fill(ctx context.Context, topic string, n int) error {
-	body := bytes.Repeat([]byte("x"), m.body)
-	var wg sync.WaitGroup
-	errs := make([]error, 64)
-	for i := range errs {
-		wg.Go(func() {
-			for range n / len(errs) {
-				if errs[i] = m.direct.Publish(ctx, topic, broker.Message{Body: body}); errs[i] != nil {
-					return
-				}
-			}
-		})
+	const together = 64
+	all, none := make([]broker.Message, together), make([]string, together)
+	for i := range all {
+		all[i].Body = bytes.Repeat([]byte("x"), m.body)
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	for range n / together {
+		if err := errors.Join(m.direct.PublishAll(ctx, topic, none, all)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // endToEnd measures one publisher, who pipelines, and one durable subscriber
@@ -189,41 +184,29 @@ func (m *measurement) endToEnd(ctx context.Context) ([]row, error) {
 	const topic = "bench.acks"
 	ctx, cancel := context.WithTimeout(ctx, 10*m.length+30*time.Second)
 	defer cancel()
-	conn, err := m.subscribe(ctx, fmt.Sprintf("topic=%s&queue=bench&ack=true&prefetch=%d", topic, prefetch))
+	member, err := m.subscribe(fmt.Sprintf("topic=%s&queue=bench&ack=true&prefetch=%d", topic, prefetch))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.CloseNow() }()
-	published := make(chan error, 1)
+	defer context.AfterFunc(ctx, func() { _ = member.conn.Close() })()
+	defer func() { _ = member.conn.Close() }()
+	var acked, sent atomic.Int64
+	failed := make(chan error, 1)
+	start := time.Now()
+	go func() { failed <- acknowledge(member, &acked) }()
 	publishing, stop := context.WithTimeout(ctx, m.length)
 	defer stop()
-	var sent atomic.Int64
-	start := time.Now()
-	go func() { published <- m.pipeline(publishing, topic, &sent) }()
-	acked := int64(0)
-	for finished := false; !finished || acked < sent.Load(); {
-		select {
-		case err := <-published:
-			if err != nil {
-				return nil, err
-			}
-			finished = true
-			continue
-		default:
-		}
-		if finished && acked >= sent.Load() {
-			break
-		}
-		id, err := nextID(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
-		if err := conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, `{"Ack":%q}`, id)); err != nil {
-			return nil, err
-		}
-		acked++
+	if err := m.pipeline(publishing, topic, &sent); err != nil {
+		return nil, err
 	}
-	rate := float64(acked) / time.Since(start).Seconds()
+	for acked.Load() < sent.Load() {
+		select {
+		case err := <-failed:
+			return nil, err
+		case <-time.After(100 * time.Microsecond):
+		}
+	}
+	rate := float64(acked.Load()) / time.Since(start).Seconds()
 	return []row{{"one publisher to one durable WebSocket subscriber", rate, barAcked, "acknowledged/s", true}}, m.direct.Delete(ctx, topic, "bench")
 }
 
@@ -254,24 +237,29 @@ func (m *measurement) pipeline(ctx context.Context, topic string, sent *atomic.I
 	return nil
 }
 
-// nextID reads a frame and returns its Id, which stands first.
-func nextID(ctx context.Context, conn *websocket.Conn) (string, error) {
-	_, frame, err := conn.Read(ctx)
-	if err != nil {
-		return "", err
+// acknowledge acknowledges what comes until the connection is closed.
+func acknowledge(s *subscriber, acked *atomic.Int64) error {
+	for {
+		frame, err := s.next()
+		if err != nil {
+			return err
+		}
+		rest, ok := bytes.CutPrefix(frame, []byte(`{"Id":"`)) // it stands first
+		id, _, found := bytes.Cut(rest, []byte(`"`))
+		if !ok || !found {
+			return fmt.Errorf("frame %.100s", frame)
+		}
+		if err := s.send(fmt.Appendf(nil, `{"Ack":"%s"}`, id)); err != nil {
+			return err
+		}
+		acked.Add(1)
 	}
-	rest, ok := bytes.CutPrefix(frame, []byte(`{"Id":"`))
-	id, _, found := bytes.Cut(rest, []byte(`"`))
-	if !ok || !found {
-		return "", fmt.Errorf("frame %.100s", frame)
-	}
-	return string(id), nil
 }
 
 // endToEndEngine is a member that acknowledges what is stored, without a
 // sidecar or a WebSocket.
 func (m *measurement) endToEndEngine(ctx context.Context) ([]row, error) {
-	const topic, n = "bench.member", 64 * 500
+	const topic, n = "bench.member", 64 * 1000
 	member, err := m.direct.Join(ctx, topic, "bench", broker.JoinOptions{Prefetch: prefetch})
 	if err != nil {
 		return nil, err
@@ -293,74 +281,97 @@ func (m *measurement) endToEndEngine(ctx context.Context) ([]row, error) {
 	return []row{{"… the engine's own", rate, 0, "acknowledged/s", true}}, err
 }
 
-func (m *measurement) subscribe(ctx context.Context, query string) (*websocket.Conn, error) {
-	conn, resp, err := websocket.Dial(ctx, m.sidecar.URL+"/broker?"+query, nil)
+// fanOut measures frames to many live subscribers. The publishers wait for the
+// last of them now and then: who is too slow would be cut.
+func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
+	many, err := m.fanOutFrom(ctx, 16)
 	if err != nil {
 		return nil, err
 	}
-	if resp.Body != nil {
-		_ = resp.Body.Close()
-	}
-	return conn, nil
+	one, err := m.fanOutFrom(ctx, 1)
+	what := fmt.Sprintf("live fan-out to %d WebSocket subscribers", m.subscribers)
+	return []row{
+		{what + ", 16 publishers", many, barFrames, "frames/s", true},
+		{"… 1 publisher, who waits for each answer", one, 0, "frames/s", true},
+	}, err
 }
 
-// fanOut measures frames to many live subscribers. The publisher waits for
-// them now and then: who is too slow would be cut.
-func (m *measurement) fanOut(ctx context.Context) ([]row, error) {
-	const topic, window = "bench.fanout", 100
-	ctx, cancel := context.WithTimeout(ctx, 10*m.length+30*time.Second)
+func (m *measurement) fanOutFrom(ctx context.Context, publishers int) (float64, error) {
+	const topic, window = "bench.fanout", 200
+	ctx, cancel := context.WithTimeout(ctx, m.length)
 	defer cancel()
-	var frames atomic.Int64
+	received := make([]atomic.Int64, m.subscribers)
 	var readers sync.WaitGroup
 	defer readers.Wait()
-	for range m.subscribers {
-		conn, err := m.subscribe(ctx, "topic="+topic)
+	for i := range received {
+		s, err := m.subscribe("topic=" + topic)
 		if err != nil {
-			return nil, err
+			return 0, err
 		}
-		defer func() { _ = conn.CloseNow() }()
+		defer func() { _ = s.conn.Close() }()
 		readers.Go(func() {
 			for {
-				if _, _, err := conn.Read(ctx); err != nil {
+				if _, err := s.next(); err != nil {
 					return
 				}
-				frames.Add(1)
+				received[i].Add(1)
 			}
 		})
 	}
+	var sent atomic.Int64
+	errs := make([]error, publishers)
+	var all sync.WaitGroup
+	start := time.Now()
+	for i := range errs {
+		all.Go(func() { errs[i] = m.flood(ctx, topic, window, &sent, received) })
+	}
+	all.Wait()
+	frames := int64(0)
+	for i := range received {
+		frames += received[i].Load()
+	}
+	return float64(frames) / time.Since(start).Seconds(), errors.Join(errs...)
+}
+
+// flood publishes until ctx ends, at most window messages ahead of the
+// slowest receiver.
+func (m *measurement) flood(ctx context.Context, topic string, window int64, sent *atomic.Int64, received []atomic.Int64) error {
 	p, err := m.dial(topic)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = p.conn.Close() }()
-	start, sent := time.Now(), int64(0)
-	for time.Since(start) < m.length {
-		for range window {
-			if err := p.publish(); err != nil {
-				return nil, err
-			}
-		}
-		sent += window
-		for frames.Load() < (sent-window)*int64(m.subscribers) { // one window ahead
-			if ctx.Err() != nil {
-				return nil, errors.New("frames of the fan-out were lost")
+	for ctx.Err() == nil {
+		mine, last := sent.Add(1), time.Now()
+		for slowest(received) < mine-window && ctx.Err() == nil {
+			if time.Since(last) > m.length/2 {
+				return errors.New("frames of the fan-out were lost")
 			}
 			time.Sleep(50 * time.Microsecond)
 		}
+		if err := p.publish(); err != nil {
+			return err
+		}
 	}
-	rate := float64(frames.Load()) / time.Since(start).Seconds()
-	what := fmt.Sprintf("live fan-out to %d WebSocket subscribers", m.subscribers)
-	return []row{{what, rate, barFrames, "frames/s", true}}, nil
+	return nil
+}
+
+func slowest(received []atomic.Int64) int64 {
+	least := received[0].Load()
+	for i := range received {
+		least = min(least, received[i].Load())
+	}
+	return least
 }
 
 // latency measures one message at a time, from before the publish to the frame.
-func (m *measurement) latency(ctx context.Context) ([]row, error) {
+func (m *measurement) latency(context.Context) ([]row, error) {
 	const topic = "bench.latency"
-	conn, err := m.subscribe(ctx, "topic="+topic)
+	s, err := m.subscribe("topic=" + topic)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.CloseNow() }()
+	defer func() { _ = s.conn.Close() }()
 	p, err := m.dial(topic)
 	if err != nil {
 		return nil, err
@@ -371,7 +382,7 @@ func (m *measurement) latency(ctx context.Context) ([]row, error) {
 		start := time.Now()
 		answered := make(chan error, 1)
 		go func() { answered <- p.publish() }()
-		if _, _, err := conn.Read(ctx); err != nil {
+		if _, err := s.next(); err != nil {
 			return nil, err
 		}
 		took = append(took, time.Since(start))

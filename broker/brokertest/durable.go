@@ -9,7 +9,7 @@ import (
 )
 
 // RunDurable runs the suite of [broker.Durable], and of [broker.Queues],
-// [broker.Deduplicator] and [broker.Wildcards] when the broker is those, too.
+// [broker.Deduplicator], [broker.Bulk] and [broker.Wildcards] when the broker is those, too.
 // open is as in Run; all brokers reach the same engine, and what it keeps
 // survives their Close. The suite takes some seconds of waiting for what must
 // run out.
@@ -44,6 +44,7 @@ func RunDurable(t *testing.T, open func(t *testing.T) broker.Broker, o Options) 
 		{"Closed", testDurableClosed},
 		{"NothingIsLost", testNothingLost},
 		{"PublishOnce", testOnce},
+		{"PublishAll", testPublishAll},
 		{"Wildcards", testWildcards},
 		{"QueueNumbers", testNumbers},
 		{"Purge", testPurge},

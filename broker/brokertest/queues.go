@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -192,6 +193,51 @@ func testOnce(s *suite) {
 		s.Fatal(err)
 	}
 	s.ack(s.expect(other, "", 1)) // an ID is the topic's
+}
+
+func testPublishAll(s *suite) {
+	a, b := s.durable(), s.durable()
+	bulk, ok := a.(broker.Bulk)
+	if !ok {
+		s.Skip("this broker publishes one message at a time")
+	}
+	const n = 500
+	topic := "all together"
+	m := s.join(b, topic, "q", broker.JoinOptions{Prefetch: 16})
+	live, _ := s.record(b, topic, "")
+	ids, all, bodies := make([]string, n), make([]broker.Message, n), make([]string, n)
+	for i := range all {
+		ids[i], bodies[i] = strconv.Itoa(i), "message "+strconv.Itoa(i)
+		all[i] = broker.Message{Header: map[string]string{"n": ids[i]}, Body: []byte(bodies[i])}
+	}
+	for range 2 { // the second time nothing is new
+		if err := errors.Join(bulk.PublishAll(s.ctx(), topic, ids, all)...); err != nil {
+			s.Fatalf("PublishAll: %v", err)
+		}
+	}
+	for _, body := range bodies {
+		s.ack(s.expect(m, body, 1))
+	}
+	s.nothing(m)
+	s.exactly(live, bodies...)
+
+	all[1].Body = make([]byte, 40<<20)
+	if errs := bulk.PublishAll(s.ctx(), topic, make([]string, 3), all[:3]); errs[0] != nil || !errors.Is(errs[1], broker.ErrTooLarge) || errs[2] != nil {
+		s.Errorf("with one that is too large: %v", errs)
+	}
+	s.ack(s.expect(m, bodies[0], 1))
+	s.ack(s.expect(m, bodies[2], 1))
+	for _, err := range bulk.PublishAll(s.ctx(), "", ids[:2], all[:2]) {
+		if err == nil {
+			s.Error("an empty topic was taken")
+		}
+	}
+	_ = a.Close()
+	for _, err := range bulk.PublishAll(s.ctx(), topic, ids[:2], all[:2]) {
+		if !errors.Is(err, broker.ErrClosed) {
+			s.Errorf("after Close: %v", err)
+		}
+	}
 }
 
 func testWildcards(s *suite) {

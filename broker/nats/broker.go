@@ -53,8 +53,8 @@ type Options struct {
 	// its services are publishers and subscribers, too. Without JetStream the
 	// broker is live then.
 	GoMicro bool
-	// Full, when set, is asked before each message is published and says why
-	// there is no room for it.
+	// Full, when set, is asked before messages are published and says why
+	// there is no room for them.
 	Full func() error
 	// Log is told of lost and odd messages; nil is [slog.Default].
 	Log *slog.Logger
@@ -119,32 +119,12 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 
 // publish is Publish for a message that has an ID, or "" for none.
 func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message) error {
-	switch {
-	case topic == "":
-		return errors.New("publish: the topic is empty")
-	case b.isClosed():
-		return broker.ErrClosed
+	if err := b.mayPublish(topic); err != nil {
+		return err
 	}
-	if b.o.Full != nil {
-		if err := b.o.Full(); err != nil {
-			return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
-		}
-	}
-	subject, whole := b.encode(topic, false)
-	msg := &gonats.Msg{Subject: subject}
-	size, err := b.fill(msg, m)
+	msg, size, err := b.message(topic, id, m)
 	if err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
-	if !whole {
-		msg.Header[topicField] = []string{url.QueryEscape(topic)}
-	}
-	if id != "" {
-		// The stream knows IDs alone, and takes not every text for one.
-		msg.Header[jetstream.MsgIDHeader] = []string{token.Digest(topic + "\x00" + id)}
-	}
-	if size > MaxMessage {
-		return fmt.Errorf("publish: %w: %d bytes with its header, at most %d", broker.ErrTooLarge, size, MaxMessage)
+		return err
 	}
 	_, err = link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
 		err := b.send(ctx, msg)
@@ -157,6 +137,47 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 		}
 		return struct{}{}, err
 	})
+	return published(err, size)
+}
+
+// mayPublish says why nothing can be published now.
+func (b *Broker) mayPublish(topic string) error {
+	switch {
+	case topic == "":
+		return errors.New("publish: the topic is empty")
+	case b.isClosed():
+		return broker.ErrClosed
+	}
+	if b.o.Full != nil {
+		if err := b.o.Full(); err != nil {
+			return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
+		}
+	}
+	return nil
+}
+
+// message makes a message of NATS and returns its size.
+func (b *Broker) message(topic, id string, m broker.Message) (msg *gonats.Msg, size int, err error) {
+	subject, whole := b.encode(topic, false)
+	msg = &gonats.Msg{Subject: subject}
+	if size, err = b.fill(msg, m); err != nil {
+		return nil, 0, fmt.Errorf("publish: %w", err)
+	}
+	if !whole {
+		msg.Header[topicField] = []string{url.QueryEscape(topic)}
+	}
+	if id != "" {
+		// The stream knows IDs alone, and takes not every text for one.
+		msg.Header[jetstream.MsgIDHeader] = []string{token.Digest(topic + "\x00" + id)}
+	}
+	if size > MaxMessage {
+		return nil, 0, fmt.Errorf("publish: %w: %d bytes with its header, at most %d", broker.ErrTooLarge, size, MaxMessage)
+	}
+	return msg, size, nil
+}
+
+// published is the error of a message of that size as a caller gets it.
+func published(err error, size int) error {
 	switch {
 	case overLimit(err):
 		return fmt.Errorf("publish: %w: %d bytes with its header: %w", broker.ErrTooLarge, size, err)

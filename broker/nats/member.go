@@ -101,6 +101,21 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	for m.ended.Err() == nil {
+		select {
+		case h := <-m.ready:
+			if h.Fresh() {
+				return h, true
+			}
+		default:
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
 // run asks for messages whenever there is room, until the member is closed.
 func (m *member) run() {
 	tick := time.NewTicker(heartbeat)
@@ -431,4 +446,7 @@ var _ interface {
 	broker.Deduplicator
 	broker.Queues
 	broker.Wildcards
+	broker.Bulk
 } = (*Broker)(nil)
+
+var _ broker.Eager = (*member)(nil)

@@ -3,6 +3,7 @@ package messaging
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
 
@@ -37,8 +39,9 @@ type lineError struct {
 
 // serveBatch publishes a message for each line of the body, in order. The
 // request's header is every message's; with Micro-Id X the ID of line n is
-// X-n, so that a batch may be sent again as a whole. A line that is at fault
-// is passed over; when the engine fails the rest is not tried.
+// X-n, so that a batch may be sent again as a whole. Lines that have arrived
+// together are published together. A line that is at fault is passed over;
+// when the engine fails, no further lines are tried.
 func (m *Messaging) serveBatch(w http.ResponseWriter, r *http.Request, q query) error {
 	if q.batch != "ndjson" {
 		return httpmsg.Errorf(http.StatusBadRequest, "batch=%s: expected ndjson", q.batch)
@@ -48,39 +51,115 @@ func (m *Messaging) serveBatch(w http.ResponseWriter, r *http.Request, q query) 
 		return err
 	}
 	shared.Header["Content-Type"] = "application/json"
-	answer := batchAnswer{Failed: []lineError{}}
+	b := batch{m: m, topic: q.topic, answer: batchAnswer{Failed: []lineError{}}}
 	lines := newLineReader(r.Body, m.o.MaxBodySize)
-	for n := 1; ; n++ {
+	for n := 1; !b.stopped; n++ {
 		line, err := lines.next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		stop := false
 		if err == nil {
 			err = checkLine(line)
 		}
-		if err == nil && len(line) > 0 {
-			if err = m.publish(r.Context(), q.topic, shared.line(n, line)); err != nil {
-				err, stop = refusal(err), true
+		switch failed := (*httpmsg.Error)(nil); {
+		case err == nil && len(line) > 0:
+			b.add(n, shared.line(n, line))
+			if b.full() || !lines.more() {
+				b.publish(r.Context())
 			}
-		}
-		if err == nil {
-			if len(line) > 0 {
-				answer.Published++
-			}
-			continue
-		}
-		var failed *httpmsg.Error
-		if !errors.As(err, &failed) { // the body broke off
-			failed, stop = httpmsg.Errorf(http.StatusBadRequest, "read the batch: %v", err), true
-		}
-		answer.fail(n, failed)
-		if stop && failed.Status != http.StatusRequestEntityTooLarge {
-			answer.Detail += "; what follows was not tried"
-			break
+		case err == nil: // an empty line
+		case errors.As(err, &failed):
+			b.publish(r.Context()) // failures are reported in order
+			b.answer.fail(n, failed)
+		default: // the body broke off
+			b.publish(r.Context())
+			b.stop(n, httpmsg.Errorf(http.StatusBadRequest, "read the batch: %v", err))
 		}
 	}
-	return answer.write(w)
+	b.publish(r.Context())
+	return b.answer.write(w)
+}
+
+// What is published together: the client waits for it, and it is in memory.
+const (
+	maxTogether      = 64
+	maxTogetherBytes = 1 << 20
+)
+
+// batch is the lines that are to be published together.
+type batch struct {
+	m       *Messaging
+	topic   string
+	lines   []int
+	out     []outgoing
+	bytes   int
+	stopped bool
+	answer  batchAnswer
+}
+
+func (b *batch) add(n int, o outgoing) {
+	b.lines, b.out = append(b.lines, n), append(b.out, o)
+	b.bytes += len(o.Body)
+}
+
+func (b *batch) full() bool { return len(b.out) >= maxTogether || b.bytes >= maxTogetherBytes }
+
+// publish publishes what has been added.
+func (b *batch) publish(ctx context.Context) {
+	for i, err := range b.m.publishAll(ctx, b.topic, b.out) {
+		if err == nil {
+			b.answer.Published++
+			continue
+		}
+		failed := refusal(err)
+		if failed.Status == http.StatusRequestEntityTooLarge {
+			b.answer.fail(b.lines[i], failed)
+			continue
+		}
+		b.stop(b.lines[i], failed)
+	}
+	clear(b.out) // let the bodies go
+	b.lines, b.out, b.bytes = b.lines[:0], b.out[:0], 0
+}
+
+// stop ends the batch.
+func (b *batch) stop(n int, e *httpmsg.Error) {
+	b.answer.fail(n, e)
+	if !b.stopped {
+		b.answer.Detail += "; what follows was not tried"
+	}
+	b.stopped = true
+}
+
+// publishAll publishes messages, together if the broker can. The result ends
+// where the engine has failed.
+func (m *Messaging) publishAll(ctx context.Context, topic string, all []outgoing) []error {
+	bulk, ok := m.o.Broker.(broker.Bulk)
+	if !ok || len(all) < 2 || all[0].delay > 0 {
+		var errs []error
+		for _, out := range all {
+			err := m.publish(ctx, topic, out)
+			errs = append(errs, err)
+			if err != nil && !errors.Is(err, broker.ErrTooLarge) {
+				break
+			}
+		}
+		return errs
+	}
+	ids, messages := make([]string, len(all)), make([]broker.Message, len(all))
+	for i, out := range all {
+		ids[i], messages[i] = out.id, out.Message
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
+	defer cancel()
+	errs := bulk.PublishAll(ctx, topic, ids, messages)
+	for _, err := range errs {
+		if err == nil {
+			m.published.Add(1)
+			m.o.Topics.Published(topic)
+		}
+	}
+	return errs
 }
 
 // line is the message of line n.
@@ -139,7 +218,13 @@ type lineReader struct {
 }
 
 func newLineReader(r io.Reader, limit int64) *lineReader {
-	return &lineReader{r: bufio.NewReader(r), limit: limit}
+	return &lineReader{r: bufio.NewReaderSize(r, 32<<10), limit: limit}
+}
+
+// more tells that a whole line has arrived.
+func (l *lineReader) more() bool {
+	arrived, _ := l.r.Peek(l.r.Buffered()) // it cannot fail
+	return bytes.IndexByte(arrived, '\n') >= 0
 }
 
 // next returns a line without its end, or io.EOF. A line that is too long is

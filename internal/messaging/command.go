@@ -67,6 +67,9 @@ func (f *commandFrame) verb() (c command, verbs int) {
 // parseCommand reads a frame: an object with one verb and what goes with it.
 // An error may come with the ID it is about.
 func parseCommand(data []byte) (command, error) {
+	if id, ok := plainAck(data); ok {
+		return command{Verb: "Ack", ID: id}, nil
+	}
 	var f commandFrame
 	if err := f.decode(data); err != nil {
 		return command{}, err
@@ -93,6 +96,22 @@ func parseCommand(data []byte) (command, error) {
 	}
 	err := c.check()
 	return c, err
+}
+
+// plainAck reads the commonest frame, {"Ack":"ID"} as most encoders write it
+// and with an ID that needs no decoding.
+func plainAck(data []byte) (id string, ok bool) {
+	rest, begins := bytes.CutPrefix(data, []byte(`{"Ack":"`))
+	rest, ends := bytes.CutSuffix(rest, []byte(`"}`))
+	if !begins || !ends || len(rest) == 0 || len(rest) > maxID {
+		return "", false
+	}
+	for _, c := range rest {
+		if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return "", false
+		}
+	}
+	return string(rest), true
 }
 
 // check holds what a command carries against the limits.

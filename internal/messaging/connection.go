@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,7 +35,8 @@ type connection struct {
 	m *Messaging
 	query
 	*websocket.Conn              // nil until the handshake is done
-	writing         atomic.Int32 // frames that are being sent
+	wire            *wire        // below it
+	writing         atomic.Int32 // writes that are under way
 	seen            atomic.Int64 // when the client was last heard, in Unix nanoseconds
 
 	ended  context.Context // ends when end is set
@@ -72,13 +74,14 @@ func (c *connection) ending() *ending {
 
 // run serves the connection until it ends: write and received are the grade's
 // own, leave is called as soon as the end has begun.
-func (c *connection) run(conn *websocket.Conn, leave, write func(), received func(body []byte)) ending {
-	c.Conn = conn
+func (c *connection) run(leave, write func(), received func(body []byte)) ending {
+	conn := c.Conn
 	var tasks sync.WaitGroup
 	tasks.Go(func() {
 		// At once, whatever the writer is doing: a queue's messages must not
 		// come to who drops them.
 		<-c.ended.Done()
+		c.wire.hurry(cutGrace)
 		leave()
 	})
 	tasks.Go(func() {
@@ -108,26 +111,15 @@ func (c *connection) read(received func(body []byte)) {
 	}
 }
 
-// send writes one frame and reports whether it went out.
-func (c *connection) send(frame []byte) bool {
-	ctx, cancel := context.WithTimeout(c.killed, c.m.o.WriteTimeout)
-	defer cancel()
-	defer context.AfterFunc(c.ended, func() {
-		timer := time.NewTimer(cutGrace)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-ctx.Done():
-		}
-	})()
+// send writes whole frames at once and reports whether they went out.
+func (c *connection) send(frames []byte) bool {
 	c.writing.Add(1)
-	err := c.Write(ctx, websocket.MessageText, frame)
+	err := c.wire.write(frames, c.m.o.WriteTimeout)
 	c.writing.Add(-1)
 	switch {
 	case err == nil:
 		return true
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded) && !c.wire.isHurried():
 		c.m.cut.Add(1)
 		c.m.log.Warn("slow subscriber cut", "topic", c.topic, "queue", c.queue, "unread_for", c.m.o.WriteTimeout)
 	}

@@ -73,7 +73,7 @@ func (w *pusher) deliver(h *broker.Held) {
 			continue // nobody had it: nothing happened
 		}
 		if a.verdict != absent {
-			w.m.o.Topics.Delivered(h.Topic)
+			w.m.o.Topics.Delivered(h.Topic, 1)
 		}
 		if !w.settle(h, a) {
 			w.giveBack(h)

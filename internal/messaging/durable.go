@@ -49,13 +49,12 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 		return refusal(err)
 	}
 	// A frame that publishes holds its body in base64, and a header.
-	conn, err := m.accept(w, r, m.o.MaxBodySize*4/3+maxHeaderSize+1<<10)
-	if err != nil {
+	if err := c.accept(w, r, m.o.MaxBodySize*4/3+maxHeaderSize+1<<10); err != nil {
 		return errors.Join(err, m.leaveQueue(member))
 	}
 	s := &session{connection: c, member: member, held: map[string]*broker.Held{}}
 	m.log.Debug("durable subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
-	end := c.run(conn, s.leave, s.write, s.received)
+	end := c.run(s.leave, s.write, s.received)
 	m.log.Debug("durable subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)
 	return nil
 }

@@ -68,6 +68,8 @@ type Messaging struct {
 
 	published, delivered, cut, buried atomic.Int64
 
+	fanout fanout
+
 	mu          sync.Mutex
 	closing     bool
 	subscribers map[*connection]bool

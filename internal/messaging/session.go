@@ -23,9 +23,14 @@ type session struct {
 	left bool
 }
 
-// write sends messages as they come, until the end.
+// write sends messages as they come, until the end: those that are there go
+// out in one write.
 func (s *session) write() {
-	var frame []byte
+	next := func() (*broker.Held, bool) { return nil, false }
+	if e, ok := s.member.(broker.Eager); ok {
+		next = e.Next
+	}
+	var b deliveries
 	for {
 		h, err := s.member.Receive(s.ended)
 		if err != nil {
@@ -34,30 +39,65 @@ func (s *session) write() {
 			}
 			return
 		}
-		if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
-			_ = h.Ack(s.ended) // else it comes again
-			continue
+		for ok := true; ok; {
+			if err := s.add(&b, h); err != nil {
+				if !errors.Is(err, errLeft) {
+					s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
+				}
+				return
+			}
+			if len(b.frames) >= batchSize/2 {
+				break // before next: what it returns must be sent
+			}
+			h, ok = next()
 		}
-		if !s.take(h) { // leave returns it
-			return
+		if len(b.topics) > 0 && s.send(b.frames) {
+			s.m.delivered.Add(int64(len(b.topics)))
+			for _, topic := range b.topics {
+				s.m.o.Topics.Delivered(topic, 1)
+			}
 		}
-		delete(h.Header, onlyQueueField)
-		frame, err = appendDelivery(frame[:0], h)
-		if h.Topic != s.topic && err == nil {
-			frame, err = appendTopic(frame, h.Topic)
-		}
-		if err != nil {
-			s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
-			return
-		}
-		if s.send(frame) {
-			s.m.delivered.Add(1)
-			s.m.o.Topics.Delivered(h.Topic)
-		}
-		if cap(frame) > 64<<10 {
-			frame = nil
-		}
+		b.reset()
 	}
+}
+
+// deliveries are the frames of one write.
+type deliveries struct {
+	frames, text []byte
+	topics       []string // one a frame
+}
+
+// reset makes it empty. One large message is no reason to hold its memory for good.
+func (b *deliveries) reset() {
+	if cap(b.frames) > batchSize || cap(b.text) > batchSize {
+		b.frames, b.text = nil, nil
+	}
+	b.frames, b.topics = b.frames[:0], b.topics[:0]
+}
+
+// errLeft says that the session is over and its messages are given back.
+var errLeft = errors.New("the subscriber has left")
+
+// add adds a message, which the client has from now on, unless it is not for it.
+func (s *session) add(b *deliveries, h *broker.Held) (err error) {
+	if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
+		_ = h.Ack(s.ended) // else it comes again
+		return nil
+	}
+	if !s.take(h) { // leave returns it
+		return errLeft
+	}
+	delete(h.Header, onlyQueueField)
+	b.text, err = appendDelivery(b.text[:0], h)
+	if h.Topic != s.topic && err == nil {
+		b.text, err = appendTopic(b.text, h.Topic)
+	}
+	if err != nil {
+		return err
+	}
+	b.frames = appendTextFrame(b.frames, b.text)
+	b.topics = append(b.topics, h.Topic)
+	return nil
 }
 
 // take notes that the client has a message. One that was delivered before and
@@ -193,9 +233,9 @@ func (s *session) complain(id string, err error) {
 }
 
 func (s *session) answer(fields map[string]string) {
-	frame, err := json.Marshal(fields)
+	text, err := json.Marshal(fields)
 	if err != nil { // it cannot: they are strings
 		return
 	}
-	s.send(frame)
+	s.send(appendTextFrame(nil, text))
 }

@@ -38,36 +38,45 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 // serveLive serves a subscriber that gets what is published while it is there.
 func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connection) error {
 	s := newSubscriber(c)
-	subscription, err := m.subscribe(r.Context(), c.query, s.deliver)
+	leave, err := m.join(r.Context(), s)
 	if err != nil {
 		return refusal(err)
 	}
-	conn, err := m.accept(w, r, m.o.MaxBodySize)
-	if err != nil {
-		_ = subscription.Close()
+	if err := c.accept(w, r, m.o.MaxBodySize); err != nil {
+		leave()
 		return err
 	}
 	m.log.Debug("subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
-	end := c.run(conn, func() { _ = subscription.Close() }, s.write, s.received)
+	end := c.run(leave, s.write, s.received)
 	m.log.Debug("subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)
 	return nil
 }
 
-func (m *Messaging) subscribe(ctx context.Context, q query, h broker.Handler) (broker.Subscription, error) {
+// join subscribes for s and returns what ends that.
+func (m *Messaging) join(ctx context.Context, s *subscriber) (leave func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
 	defer cancel()
-	return m.o.Broker.Subscribe(ctx, q.topic, broker.SubscribeOptions{Queue: q.queue}, h) //nolint:wrapcheck // the caller says what it did
+	if s.queue == "" {
+		return m.fanout.join(ctx, m.o.Broker, s)
+	}
+	subscription, err := m.o.Broker.Subscribe(ctx, s.topic, broker.SubscribeOptions{Queue: s.queue}, s.receive)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // the caller says what it did
+	}
+	return func() { _ = subscription.Close() }, nil
 }
 
 // accept answers 101, or returns why not without having answered.
-func (m *Messaging) accept(w http.ResponseWriter, r *http.Request, limit int64) (*websocket.Conn, error) {
-	conn, err := socket.Accept(w, r, &websocket.AcceptOptions{
-		OriginPatterns:  m.o.OriginPatterns,
+func (c *connection) accept(w http.ResponseWriter, r *http.Request, limit int64) error {
+	tap := &wireTap{ResponseWriter: w}
+	conn, err := socket.Accept(tap, r, &websocket.AcceptOptions{
+		OriginPatterns:  c.m.o.OriginPatterns,
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	if err != nil {
-		return nil, err //nolint:wrapcheck // it is complete
+		return err //nolint:wrapcheck // it is complete
 	}
 	conn.SetReadLimit(limit)
-	return conn, nil
+	c.Conn, c.wire = conn, tap.wire
+	return nil
 }

@@ -10,29 +10,58 @@ import (
 	"github.com/micro/sidecar/broker"
 )
 
-// subscriber is a live one. The broker's goroutine puts deliveries into the
-// buffer and never blocks, the writer sends them, and what the client sends is
+// subscriber is a live one. The broker's goroutine puts frames into the buffer
+// and never blocks, the writer sends them, and what the client sends is
 // published.
 type subscriber struct {
 	*connection
 	wake chan struct{} // a token: the buffer is not empty
 
 	mu      sync.Mutex
-	waiting []broker.Delivery
+	waiting []*encoded
 	bytes   int64
+}
+
+// encoded is a message as a WebSocket frame, which its receivers share.
+type encoded struct {
+	frame []byte
+	size  int64 // what it counts for in a buffer
 }
 
 func newSubscriber(c *connection) *subscriber {
 	return &subscriber{connection: c, wake: make(chan struct{}, 1)}
 }
 
-// deliver is the broker's handler. A subscriber whose buffer is full is cut,
-// so that no other waits for it and it knows that it missed something.
-func (s *subscriber) deliver(d broker.Delivery) {
-	if _, ok := d.Header[onlyQueueField]; ok || internal(d.Topic, s.topic) {
-		return
+// receive is the broker's handler for a subscriber that shares with none.
+func (s *subscriber) receive(d broker.Delivery) {
+	if f := s.encode(d); f != nil {
+		s.deliver(f)
 	}
-	n, full := s.put(d)
+}
+
+// encode makes the frame of a message; nil when it is not meant for live
+// subscribers of the topic.
+func (s *subscriber) encode(d broker.Delivery) *encoded {
+	if _, ok := d.Header[onlyQueueField]; ok || internal(d.Topic, s.topic) {
+		return nil
+	}
+	buf := batches.Get().(*[]byte)
+	defer batches.Put(buf)
+	text, err := appendFrame((*buf)[:0], d.Message)
+	if d.Topic != s.topic && err == nil {
+		text, err = appendTopic(text, d.Topic)
+	}
+	if err != nil { // it cannot be: a header is made of strings
+		s.m.log.Error("a message cannot be encoded", "topic", d.Topic, "error", err)
+		return nil
+	}
+	return &encoded{appendTextFrame(make([]byte, 0, len(text)+maxFrameHead), text), size(d.Message)}
+}
+
+// deliver buffers a frame. A subscriber whose buffer is full is cut, so that no
+// other waits for it and it knows that it missed something.
+func (s *subscriber) deliver(f *encoded) {
+	n, full := s.put(f)
 	if !full {
 		return
 	}
@@ -41,19 +70,19 @@ func (s *subscriber) deliver(d broker.Delivery) {
 	s.finish(ending{code: websocket.StatusPolicyViolation, reason: fmt.Sprintf("slow consumer: %d messages were waiting", n)})
 }
 
-// put buffers a message. It reports how many wait and that there is no room.
-func (s *subscriber) put(d broker.Delivery) (n int, full bool) {
+// put buffers a frame. It reports how many wait and that there is no room.
+func (s *subscriber) put(f *encoded) (n int, full bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n = len(s.waiting)
 	if s.ended.Err() != nil {
 		return n, false
 	}
-	if n >= s.m.o.Buffer || n > 0 && s.bytes+size(d.Message) > s.m.o.MaxBuffered {
+	if n >= s.m.o.Buffer || n > 0 && s.bytes+f.size > s.m.o.MaxBuffered {
 		return n, true
 	}
-	s.waiting = append(s.waiting, d)
-	s.bytes += size(d.Message)
+	s.waiting = append(s.waiting, f)
+	s.bytes += f.size
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -61,21 +90,26 @@ func (s *subscriber) put(d broker.Delivery) (n int, full bool) {
 	return n + 1, false
 }
 
-// take returns the next message to send. One that is cut gets no more.
-func (s *subscriber) take() (d broker.Delivery, ok bool) {
+// take appends the next frames to send to batch, as many as go into one write.
+// One that is cut gets no more.
+func (s *subscriber) take(batch []*encoded) []*encoded {
 	if end := s.ending(); end != nil && !end.drain {
-		return d, false
+		return batch
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
-		return d, false
+	n, total := 0, 0
+	for _, f := range s.waiting {
+		if total += len(f.frame); n > 0 && total > batchSize {
+			break
+		}
+		s.bytes -= f.size
+		n++
 	}
-	d = s.waiting[0]
-	s.waiting[0] = broker.Delivery{} // let the body go
-	s.waiting = s.waiting[1:]
-	s.bytes -= size(d.Message)
-	return d, true
+	batch = append(batch, s.waiting[:n]...)
+	clear(s.waiting[:n]) // let the bodies go
+	s.waiting = s.waiting[n:]
+	return batch
 }
 
 // received publishes what the client sends.
@@ -95,10 +129,11 @@ func (s *subscriber) received(body []byte) {
 
 // write sends what is in the buffer until the end.
 func (s *subscriber) write() {
-	var frame []byte
+	var batch []*encoded
 	for {
-		if d, ok := s.take(); ok {
-			frame = s.sendMessage(frame[:0], d)
+		if batch = s.take(batch[:0]); len(batch) > 0 {
+			s.sendAll(batch)
+			clear(batch)
 			continue
 		}
 		select {
@@ -106,31 +141,34 @@ func (s *subscriber) write() {
 			continue
 		case <-s.ended.Done():
 		}
-		if d, ok := s.take(); ok { // it came in just before the end
-			frame = s.sendMessage(frame[:0], d)
-			continue
+		// What came in just before the end.
+		if batch = s.take(batch[:0]); len(batch) == 0 {
+			return
 		}
-		return
+		s.sendAll(batch)
 	}
 }
 
-// sendMessage writes one message and returns the frame's memory to be used
-// again.
-func (s *subscriber) sendMessage(frame []byte, d broker.Delivery) []byte {
-	frame, err := appendFrame(frame, d.Message)
-	if d.Topic != s.topic && err == nil {
-		frame, err = appendTopic(frame, d.Topic)
+// sendAll writes frames at once.
+func (s *subscriber) sendAll(batch []*encoded) {
+	if len(batch) == 1 {
+		s.sent(s.send(batch[0].frame), 1)
+		return
 	}
-	if err != nil {
-		s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})
-		return nil
+	buf := batches.Get().(*[]byte)
+	frames := (*buf)[:0]
+	for _, f := range batch {
+		frames = append(frames, f.frame...)
 	}
-	if s.send(frame) {
-		s.m.delivered.Add(1)
-		s.m.o.Topics.Delivered(s.topic)
+	s.sent(s.send(frames), len(batch))
+	*buf = frames[:0]
+	batches.Put(buf)
+}
+
+// sent counts.
+func (s *subscriber) sent(ok bool, n int) {
+	if ok {
+		s.m.delivered.Add(int64(n))
+		s.m.o.Topics.Delivered(s.topic, n)
 	}
-	if cap(frame) > 64<<10 {
-		return nil // one large message is no reason to hold its memory for good
-	}
-	return frame
 }

@@ -161,7 +161,7 @@ func TestTopicRates(t *testing.T) {
 		for range 6 {
 			topics.Published("t")
 		}
-		topics.Delivered("t")
+		topics.Delivered("t", 1)
 		now = now.Add(Tick)
 		topics.Look(now)
 	}

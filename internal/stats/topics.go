@@ -44,8 +44,8 @@ type Topic struct {
 // Published notes that a message was published.
 func (t *Topics) Published(name string) { t.topic(name).published.Add(1) }
 
-// Delivered notes that a message was delivered.
-func (t *Topics) Delivered(name string) { t.topic(name).delivered.Add(1) }
+// Delivered notes that n messages were delivered.
+func (t *Topics) Delivered(name string, n int) { t.topic(name).delivered.Add(uint64(n)) }
 
 func (t *Topics) topic(name string) *topic {
 	if at, ok := t.topics.Load(name); ok {
