@@ -112,7 +112,7 @@ type fastConn struct {
 	state  atomic.Int32
 	last   atomic.Bool // close after the answer under way
 	bare   atomic.Bool // the end of the connection is the answer's (HTTP/1.0)
-	until  time.Time   // the read deadline that is set
+	until  time.Time   // the read deadline that is set; the answering goroutine's alone
 
 	in    *http1.Reader
 	head  http1.Request
