@@ -174,18 +174,19 @@ func (m *Messaging) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for s := range m.subscribers {
-			s.abort()
-		}
 		m.idle.Broadcast()
 	})()
 	for len(m.subscribers) > 0 && ctx.Err() == nil {
 		m.idle.Wait()
 	}
-	if n := len(m.subscribers); n > 0 {
-		return fmt.Errorf("close %d WebSocket subscribers: %w", n, ctx.Err())
+	n := len(m.subscribers)
+	if n == 0 {
+		return nil
 	}
-	return nil
+	for s := range m.subscribers {
+		s.abort()
+	}
+	return fmt.Errorf("close %d WebSocket subscribers: %w", n, ctx.Err())
 }
 
 // enter adds a subscriber unless the sidecar is shutting down.
