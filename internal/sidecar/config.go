@@ -81,6 +81,8 @@ type Control struct {
 	// Changes are configurations to go on with. What cannot be changed while it
 	// runs is as it was.
 	Changes <-chan Config
+	// Rotated tells that the access log's file was moved away.
+	Rotated <-chan struct{}
 	// Manager is told of readiness, life and stop.
 	Manager *sdnotify.Notifier
 }
