@@ -46,9 +46,6 @@ type Options struct {
 	// OriginPatterns are the origins, other than the request's own host, from
 	// which browsers may subscribe ("https://app.example.com", "*").
 	OriginPatterns []string
-	// OwnToken tells that a request's Authorization is meant for the sidecar,
-	// so that it does not go into a message; nil means that it never is.
-	OwnToken func(*http.Request) bool
 	// Topics counts messages by topic; nil counts nowhere.
 	Topics *stats.Topics
 	// Name is what the broker is called in errors.
@@ -103,9 +100,6 @@ func New(o Options) *Messaging {
 		if *d.set <= 0 {
 			*d.set = d.value
 		}
-	}
-	if o.OwnToken == nil {
-		o.OwnToken = func(*http.Request) bool { return false }
 	}
 	if o.Topics == nil {
 		o.Topics = new(stats.Topics)
