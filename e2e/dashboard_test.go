@@ -5,11 +5,15 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -22,6 +26,8 @@ type viewer struct {
 	t   *testing.T
 	tab context.Context
 
+	listening *sync.WaitGroup // ends with the tab
+
 	mu        sync.Mutex
 	asked     []string // URLs
 	complains []string // errors on the console
@@ -29,9 +35,9 @@ type viewer struct {
 
 func newViewer(t *testing.T) *viewer {
 	t.Helper()
-	var listening sync.WaitGroup
+	listening := new(sync.WaitGroup)
 	t.Cleanup(listening.Wait) // it ends with the tab, which is gone by then
-	v := &viewer{t: t, tab: testserver.Chromium(t)}
+	v := &viewer{t: t, tab: testserver.Chromium(t), listening: listening}
 	if _, err := chromedp.Call(v.tab, network.Enable, network.EnableParams{}); err != nil {
 		t.Fatal(err)
 	}
@@ -290,4 +296,54 @@ func looksEverywhere(t *testing.T, v *viewer) {
 	v.sees("the light page", `document.documentElement.dataset.theme === "light"`)
 	v.do(chromedp.Reload())
 	v.sees("that it is remembered", `document.body.dataset.link === "live" && document.documentElement.dataset.theme === "light"`)
+}
+
+// With tokens the browser asks for one, and the page goes on with it.
+func TestDashboardWithAToken(t *testing.T) {
+	const token = "correct-horse-battery"
+	w := newWorld(t, noConsul)
+	file := filepath.Join(w.home, "tokens")
+	if err := os.WriteFile(file, []byte("me:"+token+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := w.sidecar(t, "--registry=embedded", "--enable_stats", "--auth_token_file="+file)
+	origin := "http://" + s.addr
+	v := newViewer(t)
+	asked := v.enters("me", token)
+	v.do(chromedp.Navigate(origin + "/stats"))
+	v.sees("that the page is live", `document.body.dataset.link === "live"`)
+	if n := asked.Load(); n == 0 {
+		t.Error("the browser asked for no password")
+	}
+	v.content(origin)
+}
+
+// enters answers the browser's questions for a password, and counts them.
+func (v *viewer) enters(name, password string) *atomic.Int32 {
+	v.t.Helper()
+	handle := true
+	if _, err := chromedp.Call(v.tab, fetch.Enable, fetch.EnableParams{HandleAuthRequests: &handle}); err != nil {
+		v.t.Fatal(err)
+	}
+	asked := new(atomic.Int32)
+	questions, paused := chromedp.Events(v.tab, fetch.AuthRequired), chromedp.Events(v.tab, fetch.RequestPaused)
+	v.listening.Go(func() {
+		for e, err := range questions {
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			answer := &fetch.AuthChallengeResponse{Response: "ProvideCredentials", Username: name, Password: password}
+			_, _ = chromedp.Call(v.tab, fetch.ContinueWithAuth, fetch.ContinueWithAuthParams{RequestID: e.RequestID, AuthChallengeResponse: answer}) // else the page does not come
+		}
+	})
+	v.listening.Go(func() {
+		for e, err := range paused {
+			if err != nil {
+				return
+			}
+			_, _ = chromedp.Call(v.tab, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: e.RequestID}) // else the page does not come
+		}
+	})
+	return asked
 }

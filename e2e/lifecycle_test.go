@@ -115,6 +115,37 @@ func TestServiceManager(t *testing.T) {
 	}
 }
 
+// The access log's file can be moved away: at SIGHUP there is a new one, with a
+// configuration file and without.
+func TestAccessLogIsRotated(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, noConsul)
+	config := filepath.Join(w.home, "rotated.yaml")
+	if err := os.WriteFile(config, []byte("namespace: rotated\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, more := range map[string][]string{"bare": nil, "configured": {"--config=" + config}} {
+		path := filepath.Join(w.home, name+".log")
+		s := w.sidecar(t, append(more, "--access_log="+path)...)
+		logged := func(path, text string) bool {
+			got, _ := os.ReadFile(path) // it may not be there yet
+			return strings.Contains(string(got), text)
+		}
+		s.ask("GET", "/before", "")
+		within(t, patient, name+": the first line", func() bool { return logged(path, `"/before"`) })
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		s.signal(syscall.SIGHUP)
+		within(t, patient, name+": a new file", func() bool { _, err := os.Stat(path); return err == nil })
+		s.ask("GET", "/after", "")
+		within(t, patient, name+": a line in it", func() bool { return logged(path, `"/after"`) })
+		if logged(path, `"/before"`) || logged(path+".1", `"/after"`) {
+			t.Errorf("%s: a line is in the wrong file", name)
+		}
+	}
+}
+
 // The file is read again when it changes and at SIGHUP; what is wrong changes
 // nothing.
 func TestReload(t *testing.T) {

@@ -96,8 +96,13 @@ func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
 	if e.ID == ID && e.Code == http.StatusUnauthorized { // RFC 9110 section 15.5.2
 		h.Add("WWW-Authenticate", "Bearer")
 	}
-	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) && refusal.RetryAfter > 0 {
-		h.Add("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
+	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) {
+		if refusal.RetryAfter > 0 {
+			h.Add("Retry-After", strconv.FormatInt(int64((refusal.RetryAfter+time.Second-1)/time.Second), 10))
+		}
+		if refusal.Challenge != "" {
+			h.Add("WWW-Authenticate", refusal.Challenge)
+		}
 	}
 	return e.Code, h, body
 }
@@ -106,7 +111,10 @@ func encode(grpc bool, err error) (int, httpmsg.Header, []byte) {
 func Fail(w http.ResponseWriter, r *http.Request, err error) {
 	status, header, body := encode(isGRPC(r.ProtoMajor == 2, r.Header.Get("Content-Type")), err)
 	for _, f := range header {
-		w.Header().Set(f.Name, f.Value)
+		w.Header().Del(f.Name)
+	}
+	for _, f := range header {
+		w.Header().Add(f.Name, f.Value)
 	}
 	w.WriteHeader(status)
 	if len(body) > 0 {

@@ -20,7 +20,7 @@ func open(path string) bool {
 }
 
 // errToken is the refusal; it does not tell a wrong token from none.
-func errToken() error {
+func errToken() *httpmsg.Error {
 	return httpmsg.Errorf(http.StatusUnauthorized, "no or wrong token: expected one in Micro-Token, or on the sidecar's own paths in Authorization: Bearer")
 }
 
@@ -30,17 +30,29 @@ func (a *API) admitOwnToken(w http.ResponseWriter, r *http.Request, path string)
 	if a.Tokens == nil {
 		return true
 	}
-	bearer := auth.Bearer(r.Header.Get("Authorization"))
-	_, byBearer := a.Tokens.Check(bearer)
-	if byBearer {
+	authorization := r.Header.Get("Authorization")
+	_, byBearer := a.Tokens.Check(auth.Bearer(authorization))
+	_, byBasic := a.Tokens.Check(auth.Basic(authorization))
+	if byBearer || byBasic {
 		r.Header.Del("Authorization")
 	}
-	good := byBearer || open(path) || a.shown(r.Header.Get(auth.Header), r.Header.Get(socketProtocol))
-	if !good {
-		Fail(w, r, errToken())
+	byBasic = byBasic && path == forPeople
+	if byBearer || byBasic || open(path) || a.shown(r.Header.Get(auth.Header), r.Header.Get(socketProtocol)) {
+		return true
 	}
-	return good
+	err := errToken()
+	if path == forPeople {
+		err.Detail += "; a browser asks for one: it is the password, with any name"
+		err.Challenge = `Basic realm="micro"`
+	}
+	Fail(w, r, err)
+	return false
 }
+
+// forPeople is the one path where the token may be a password (RFC 7617), for
+// which browsers ask by themselves. They go on sending it by themselves, too,
+// for other people's pages as well: so it counts where nothing can be changed.
+const forPeople = "/stats"
 
 // shown reports whether one of the two ways to show a token on any path was
 // used well.
@@ -61,15 +73,23 @@ func (a *API) shown(header, protocols string) bool {
 // to be told which subprotocol was selected.
 func (a *API) admitToken(r *httpmsg.Request, w httpmsg.ResponseWriter) (httpmsg.ResponseWriter, error) {
 	protocols := r.Header.Get(socketProtocol)
-	good := a.Tokens == nil || a.shown(r.Header.Get(auth.Header), protocols)
-	if a.Tokens != nil && r.Path() == "/rpc" {
-		if _, ok := a.Tokens.Check(auth.Bearer(r.Header.Get("Authorization"))); ok {
-			r.Header.Del("Authorization")
-			good = true
+	if a.Tokens != nil {
+		authorization := r.Header.Get("Authorization")
+		good := a.shown(r.Header.Get(auth.Header), protocols)
+		own := false
+		if r.Path() == "/rpc" {
+			_, own = a.Tokens.Check(auth.Bearer(authorization))
+			good = good || own
 		}
-	}
-	if !good {
-		return w, errToken()
+		if !own { // a browser sends on every path what it was told on one
+			_, own = a.Tokens.Check(auth.Basic(authorization))
+		}
+		if own {
+			r.Header.Del("Authorization")
+		}
+		if !good {
+			return w, errToken()
+		}
 	}
 	if protocols != "" {
 		return withhold(r, w, protocols), nil

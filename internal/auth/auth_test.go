@@ -134,6 +134,18 @@ func TestClientForms(t *testing.T) {
 			t.Errorf("Bearer(%q) = %q", field, got)
 		}
 	}
+	for pair, want := range map[string]string{"me:abc": "abc", ":abc": "abc", "me:a:b": "a:b", "me:": "", "abc": "", "": ""} {
+		encoded := base64.StdEncoding.EncodeToString([]byte(pair))
+		if got := Basic("basic " + encoded); got != want {
+			t.Errorf("Basic(%q) = %q", pair, got)
+		}
+		if got := Basic("Bearer " + encoded); got != "" {
+			t.Errorf("Basic of a Bearer: %q", got)
+		}
+	}
+	if got := Basic("Basic !!"); got != "" {
+		t.Errorf("Basic of nonsense: %q", got)
+	}
 	encoded := base64.RawURLEncoding.EncodeToString([]byte("secret?of/alice"))
 	offer := "chat, micro, " + ProtocolToken + encoded
 	if got := Offered(offer); got != "secret?of/alice" {

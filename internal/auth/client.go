@@ -25,6 +25,21 @@ func Bearer(authorization string) string {
 	return strings.TrimSpace(authorization[len(scheme):])
 }
 
+// Basic returns the password of an Authorization field (RFC 7617), or "". Whoever
+// sends one is a browser that asked a person for the token; the name is any.
+func Basic(authorization string) string {
+	const scheme = "Basic "
+	if len(authorization) <= len(scheme) || !strings.EqualFold(authorization[:len(scheme)], scheme) {
+		return ""
+	}
+	pair, err := base64.StdEncoding.DecodeString(strings.TrimSpace(authorization[len(scheme):]))
+	if err != nil {
+		return ""
+	}
+	_, password, _ := strings.Cut(string(pair), ":")
+	return password
+}
+
 // Offered returns the token among the subprotocols of a WebSocket handshake,
 // or "".
 func Offered(protocols string) string {

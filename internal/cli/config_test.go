@@ -121,7 +121,7 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"server_version": "1.2", "server_id": "foo-1", "server_metadata": "a=b,c=d=e",
 		"healthcheck_url": "http://127.0.0.1:9090/health", "healthcheck_interval": "7s", "healthcheck_timeout": "3s",
 		"healthcheck_fall": "4", "healthcheck_rise": "5", "healthcheck_startup_grace": "6s", "register_ttl": "60", "register_interval": "20",
-		"client_connect_timeout": "3s", "client_try_timeout": "4s", "max_concurrency": "100",
+		"client_connect_timeout": "3s", "client_try_timeout": "4s", "max_concurrency": "100", "max_connections": "1000",
 		"selector": "hash:X-User", "client_retries": "3", "client_pool_size": "9", "max_body_size": "1MiB",
 		"drain_delay": "2s", "shutdown_grace": "8s", "registry": "consul", "registry_address": "10.0.0.2:8500",
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",

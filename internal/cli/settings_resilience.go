@@ -23,5 +23,9 @@ func resilienceSettings() []*setting {
 			name: "max_concurrency", group: groupLimits, value: "N", note: "no limit", help: "requests that may wait for an answer at a time",
 			set: one(parseInt(1, 1_000_000), func(c *Config) *int { return &c.Sidecar.MaxConcurrency }),
 		},
+		{
+			name: "max_connections", group: groupLimits, value: "N", note: "the system's limit", help: "connections of clients at a time; those beyond wait; 0: the system's limit",
+			set: one(parseInt(0, 10_000_000), func(c *Config) *int { return &c.Sidecar.MaxConnections }),
+		},
 	}
 }

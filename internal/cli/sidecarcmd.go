@@ -69,8 +69,8 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	reloading := newReloader(i, log)
 	stop := reloading.watch()
 	defer stop()
-	i.passSignals(application, reloading)
-	cfg.Control = sidecar.Control{Child: application, Changes: reloading.changes, Manager: manager}
+	rotated := i.passSignals(application, reloading)
+	cfg.Control = sidecar.Control{Child: application, Changes: reloading.changes, Rotated: rotated, Manager: manager}
 	return exited(application, sidecar.Run(ctx, cfg, i.drivers, log))
 }
 
@@ -99,12 +99,14 @@ func (i *invocation) application() (*child.Process, error) {
 	return p, err
 }
 
-// passSignals says what becomes of the signals that end nothing.
-func (i *invocation) passSignals(application *child.Process, reloading *reloader) {
+// passSignals says what becomes of the signals that end nothing. rotated yields
+// when the access log is to be opened anew.
+func (i *invocation) passSignals(application *child.Process, reloading *reloader) (rotated <-chan struct{}) {
 	var which []os.Signal
-	// Programs that renew certificates send SIGHUP, too.
-	certificates := i.cfg.Sidecar.Certificates
-	reloads := reloading.possible() || certificates != nil
+	// Programs that renew certificates or move logs away send SIGHUP, too.
+	certificates, rotate := i.cfg.Sidecar.Certificates, make(chan struct{}, 1)
+	accessLog := i.cfg.Sidecar.Observe.AccessLog.Path
+	reloads := reloading.possible() || certificates != nil || accessLog != "" && accessLog != "-"
 	if reloads || application != nil && !i.signals.ignoresHangup() {
 		which = append(which, syscall.SIGHUP)
 	}
@@ -118,11 +120,16 @@ func (i *invocation) passSignals(application *child.Process, reloading *reloader
 			if certificates != nil {
 				certificates.Look()
 			}
+			select {
+			case rotate <- struct{}{}:
+			default: // it will be in a moment
+			}
 		}
 		if application != nil && (s != syscall.SIGHUP || !i.signals.ignoresHangup()) {
 			_ = application.Signal(s) // it may have ended a moment ago
 		}
 	}, which...)
+	return rotate
 }
 
 // exited is the end of the sidecar: with the status of its child, when that ran.

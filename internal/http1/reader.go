@@ -13,6 +13,8 @@ type Reader struct {
 	src  io.Reader
 	buf  []byte
 	r, w int // what is read and not used is buf[r:w]
+
+	passed int // bytes of empty lines in front of the next head
 }
 
 // bufferSize is what a reader has at first and keeps: heads are rarely larger.
@@ -82,28 +84,37 @@ func (r *Reader) fill() error {
 
 var headEnd = []byte("\r\n\r\n")
 
+// PassEmpty waits until a head begins, and passes over empty lines in front of
+// it, two at most. The error is the source's, or an *[Error].
+func (r *Reader) PassEmpty() error {
+	for ; ; r.passed++ {
+		if err := r.Wait(); err != nil {
+			return err
+		}
+		if c := r.buf[r.r]; c != '\r' && c != '\n' {
+			return nil
+		}
+		if r.passed == 4 {
+			return malformed("empty lines where a message was expected")
+		}
+		r.r++
+	}
+}
+
 // ReadHead returns the next head with its empty line. Empty lines in front of
 // it are passed over (RFC 9112 section 2.2). The error is the source's (io.EOF
 // only when nothing came at all), [ErrHeadTooLarge], or an *[Error] as soon as
 // it is certain that no head will follow.
 func (r *Reader) ReadHead() (string, error) {
-	for skipped := 0; ; skipped++ {
-		if err := r.Wait(); err != nil {
-			return "", err
-		}
-		if c := r.buf[r.r]; c != '\r' && c != '\n' {
-			break
-		}
-		if skipped == 4 {
-			return "", malformed("empty lines where a message was expected")
-		}
-		r.r++
+	if err := r.PassEmpty(); err != nil {
+		return "", err
 	}
 	for searched := 0; ; {
 		head := r.buf[r.r:r.w]
 		if i := bytes.Index(head[searched:], headEnd); i >= 0 {
 			end := searched + i + len(headEnd)
 			r.r += end
+			r.passed = 0
 			return string(head[:end]), nil
 		}
 		// A head without a CR before its line ends would be waited for in vain.

@@ -208,6 +208,9 @@ type Error struct {
 	Err    error
 	// RetryAfter is when the request may be made again, 0 when that is not known.
 	RetryAfter time.Duration
+	// Challenge is a way to authenticate that is offered beside those that every
+	// 401 offers (RFC 9110 section 11.6.1).
+	Challenge string
 }
 
 // Errorf makes an [Error].

@@ -47,9 +47,6 @@ type Options struct {
 	// OriginPatterns are the origins, other than the request's own host, from
 	// which browsers may subscribe ("https://app.example.com", "*").
 	OriginPatterns []string
-	// OwnToken tells that a request's Authorization is meant for the sidecar,
-	// so that it does not go into a message; nil means that it never is.
-	OwnToken func(*http.Request) bool
 	// Topics counts messages by topic; nil counts nowhere.
 	Topics *stats.Topics
 	// Name is what the broker is called in errors.
@@ -106,9 +103,6 @@ func New(o Options) *Messaging {
 		if *d.set <= 0 {
 			*d.set = d.value
 		}
-	}
-	if o.OwnToken == nil {
-		o.OwnToken = func(*http.Request) bool { return false }
 	}
 	if o.Topics == nil {
 		o.Topics = new(stats.Topics)
@@ -177,18 +171,19 @@ func (m *Messaging) Shutdown(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for s := range m.subscribers {
-			s.abort()
-		}
 		m.idle.Broadcast()
 	})()
 	for len(m.subscribers) > 0 && ctx.Err() == nil {
 		m.idle.Wait()
 	}
-	if n := len(m.subscribers); n > 0 {
-		return fmt.Errorf("close %d WebSocket subscribers: %w", n, ctx.Err())
+	n := len(m.subscribers)
+	if n == 0 {
+		return nil
 	}
-	return nil
+	for s := range m.subscribers {
+		s.abort()
+	}
+	return fmt.Errorf("close %d WebSocket subscribers: %w", n, ctx.Err())
 }
 
 // enter adds a subscriber unless the sidecar is shutting down.

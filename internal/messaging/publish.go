@@ -56,7 +56,7 @@ func (m *Messaging) servePublish(w http.ResponseWriter, r *http.Request, q query
 
 // prepare makes a message without a body of a request.
 func (m *Messaging) prepare(r *http.Request) (outgoing, error) {
-	out := outgoing{Message: broker.Message{Header: messageHeader(r.Header, m.o.OwnToken(r))}}
+	out := outgoing{Message: broker.Message{Header: messageHeader(r.Header)}}
 	if err := checkHeader(out.Header); err != nil {
 		return out, httpmsg.Errorf(http.StatusRequestHeaderFieldsTooLarge, "%v", err)
 	}
@@ -126,8 +126,9 @@ func (m *Messaging) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 
 // messageHeader makes a message's header of a request's: all but what belongs
 // to this one connection or request. Repeated fields are joined (RFC 9110
-// section 5.3; Cookie by its own rule, RFC 9113 section 8.2.3).
-func messageHeader(h http.Header, ownToken bool) map[string]string {
+// section 5.3; Cookie by its own rule, RFC 9113 section 8.2.3). Authorization is
+// the application's: what is meant for the sidecar does not come this far.
+func messageHeader(h http.Header) map[string]string {
 	drop := map[string]bool{}
 	for _, list := range h["Connection"] { // RFC 9110 section 7.6.1
 		for name := range strings.SplitSeq(list, ",") {
@@ -137,7 +138,7 @@ func messageHeader(h http.Header, ownToken bool) map[string]string {
 	header := make(map[string]string, len(h))
 	for name, values := range h {
 		canonical := http.CanonicalHeaderKey(name)
-		if drop[canonical] || staysHere(canonical) || ownToken && canonical == "Authorization" {
+		if drop[canonical] || staysHere(canonical) {
 			continue
 		}
 		separator := ", "

@@ -26,6 +26,7 @@ type fast struct {
 	entrance *entrance
 	slow     *handover
 	base     context.Context
+	room     *room
 
 	mu      sync.Mutex
 	conns   map[*fastConn]bool
@@ -33,7 +34,8 @@ type fast struct {
 	running sync.WaitGroup // connections served here
 }
 
-// accept serves the connections of l until it is closed.
+// accept serves the connections of l until it is closed. One that there is no
+// room for waits, and those behind it in the system's backlog.
 func (f *fast) accept(l net.Listener) error {
 	for {
 		conn, err := l.Accept()
@@ -43,6 +45,10 @@ func (f *fast) accept(l net.Listener) error {
 				continue
 			}
 			return err
+		}
+		if !f.room.enter() {
+			_ = conn.Close() // nothing was asked on it
+			continue         // l is closed, too
 		}
 		f.serve(conn)
 	}
@@ -59,6 +65,7 @@ func (f *fast) serve(conn net.Conn) {
 	defer f.mu.Unlock()
 	if f.closing {
 		_ = conn.Close() // nothing was asked on it
+		f.room.leave()
 		return
 	}
 	c := newFastConn(f, conn)
@@ -71,6 +78,9 @@ func (f *fast) serve(conn net.Conn) {
 func (f *fast) drain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.closing {
+		f.room.close()
+	}
 	f.closing = true
 	for c := range f.conns {
 		c.last.Store(true)
@@ -112,7 +122,7 @@ type fastConn struct {
 	state  atomic.Int32
 	last   atomic.Bool // close after the answer under way
 	bare   atomic.Bool // the end of the connection is the answer's (HTTP/1.0)
-	until  time.Time   // the read deadline that is set
+	until  time.Time   // the read deadline that is set; the answering goroutine's alone
 
 	in    *http1.Reader
 	head  http1.Request
@@ -142,6 +152,7 @@ func (c *fastConn) run() {
 		c.f.mu.Unlock()
 		if !c.taken {
 			_ = c.conn.Close() // all that was to be said is said
+			c.f.room.leave()
 		}
 	}()
 	if !c.handshake() {

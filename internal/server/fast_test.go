@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -160,6 +162,38 @@ func TestUnwantedBodies(t *testing.T) {
 	got, err = s.talk(t, "POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab")
 	if err != nil || got != "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" || time.Since(begun) > 3*time.Second {
 		t.Errorf("got %q, %v after %v", got, err, time.Since(begun))
+	}
+}
+
+// The watch begins to read while the answer's head is written over a body that
+// nobody wanted: under the race detector, either may be first.
+func TestTheWatchBeginsWhileABodyIsSwallowed(t *testing.T) {
+	for range 20 {
+		client, conn := net.Pipe()
+		c := newFastConn(&fast{base: t.Context()}, conn)
+		c.head.Length = 3
+		body := &fastBody{c: c}
+		body.b.Reset(c.in, c.head.Length)
+		c.gone.since, c.gone.body = time.Now().Add(-watchAfter), body
+		var looking sync.WaitGroup
+		looking.Go(func() {
+			for !body.ended.Load() {
+				runtime.Gosched()
+			}
+			c.gone.look()
+		})
+		looking.Go(func() { fmt.Fprint(client, "abc") })
+		if !body.complete() {
+			t.Error("the body was not read")
+		}
+		looking.Wait()
+		c.gone.end()
+		if c.ctx.Err() != nil {
+			t.Error("the client passes for gone")
+		}
+		c.cancel()
+		client.Close()
+		conn.Close()
 	}
 }
 

@@ -134,7 +134,7 @@ func (w *watch) look() {
 	}
 	ended := make(chan struct{})
 	w.ended = ended
-	w.c.noDeadline()
+	_ = w.c.conn.SetReadDeadline(time.Time{}) // fastConn.until is the answering goroutine's; end sets it
 	go w.read(ended)
 }
 

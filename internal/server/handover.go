@@ -15,6 +15,7 @@ type handover struct {
 	conns  chan net.Conn
 	done   chan struct{}
 	once   sync.Once
+	room   *room
 	refuse func(net.Conn, error) // answers a request that cannot be read
 
 	mu    sync.Mutex
@@ -22,9 +23,9 @@ type handover struct {
 	http2 map[*http2Conn]bool
 }
 
-func newHandover(addr net.Addr, refuse func(net.Conn, error)) *handover {
+func newHandover(addr net.Addr, room *room, refuse func(net.Conn, error)) *handover {
 	return &handover{
-		addr: addr, refuse: refuse, conns: make(chan net.Conn), done: make(chan struct{}),
+		addr: addr, room: room, refuse: refuse, conns: make(chan net.Conn), done: make(chan struct{}),
 		bare: map[*handed]bool{}, http2: map[*http2Conn]bool{},
 	}
 }
@@ -123,6 +124,7 @@ type handed struct {
 	tunnel.Conn
 	from *handover
 	in   *strict
+	left sync.Once // the room
 }
 
 // Read reads what passes.
@@ -134,6 +136,7 @@ func (c *handed) Buffered() int { return c.in.left() }
 // Close closes the connection.
 func (c *handed) Close() error {
 	c.from.forget(c)
+	defer c.left.Do(c.from.room.leave)
 	return c.Conn.Close()
 }
 

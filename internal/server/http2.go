@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 )
 
 const (
@@ -61,6 +62,7 @@ type http2Conn struct {
 	src  io.Reader // what was read before, then Conn
 	tls  *tls.ConnectionState
 	from *handover
+	left sync.Once // the room
 
 	buf    []byte // read ahead
 	begun  bool   // the preface was read
@@ -221,5 +223,6 @@ func (c *http2Conn) spoil(n int) {
 // Close closes the connection.
 func (c *http2Conn) Close() error {
 	c.from.forgetHTTP2(c)
+	defer c.left.Do(c.from.room.leave)
 	return c.Conn.Close()
 }

@@ -31,6 +31,9 @@ const (
 type Options struct {
 	// Addresses are "host:port" or "unix:/path".
 	Addresses []string
+	// MaxConnections bounds the clients' connections, on all listeners together;
+	// those beyond it wait. 0 means that the system does.
+	MaxConnections int
 	// TLS says which certificates are shown and which clients are let in, on
 	// all TCP listeners; nil means no TLS. Versions and protocols are the
 	// server's. Unix sockets are without: what TLS is for, the system does.
@@ -76,7 +79,11 @@ func (s *Server) Start(routes Routes) {
 		HTTP2:             http2Config(),
 		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelDebug),
 	}
-	s.fast = &fast{entrance: s.entrance, slow: newHandover(s.listeners[0].Addr(), s.refuse), base: s.base, conns: map[*fastConn]bool{}}
+	room := newRoom(s.options.MaxConnections)
+	s.fast = &fast{
+		entrance: s.entrance, slow: newHandover(s.listeners[0].Addr(), room, s.refuse), base: s.base,
+		room: room, conns: map[*fastConn]bool{},
+	}
 	s.serving.Go(func() { _ = s.http.Serve(s.fast.slow) }) // ends when it is shut down
 	for _, l := range s.listeners {
 		if s.options.TLS != nil && l.Addr().Network() != "unix" {

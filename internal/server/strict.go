@@ -90,19 +90,16 @@ func (s *strict) Read(p []byte) (int, error) {
 // Nothing is known then about what it belongs to, a request or what an upgrade
 // leads to.
 func (s *strict) peek(p []byte) (int, error) {
-	for {
-		if err := s.in.Wait(); err != nil {
-			return 0, err
-		}
-		if p[0] = s.in.Buffered()[0]; s.offered || !isLineEnd(p[0]) {
-			s.ahead = 1
-			return 1, nil
-		}
-		// An empty line in front of a request is passed over (RFC 9112 section 2.2).
-		if _, err := s.in.Read(p); err != nil {
-			return 0, err
-		}
+	pass := s.in.Wait
+	if !s.offered {
+		pass = s.in.PassEmpty // in front of a request (RFC 9112 section 2.2)
 	}
+	// Too many empty lines are the next request's failure, not this one's.
+	if err, nonsense := pass(), (*http1.Error)(nil); err != nil && !errors.As(err, &nonsense) {
+		return 0, err
+	}
+	p[0], s.ahead = s.in.Buffered()[0], 1
+	return 1, nil
 }
 
 func isLineEnd(c byte) bool { return c == '\r' || c == '\n' }
@@ -140,7 +137,7 @@ func (s *strict) head() error {
 // next reads a head.
 func (s *strict) next(one *passed) (text string, err error) {
 	if s.ahead > 0 && isLineEnd(s.in.Buffered()[0]) {
-		return "", &http1.Error{Reason: "an empty line behind an upgrade that was refused"}
+		return "", &http1.Error{Reason: "an empty line where a message was expected"}
 	}
 	if err = s.in.Wait(); err == nil && !s.in.Complete() {
 		// To net/http, which sees whole heads alone, one that does not come to its

@@ -74,6 +74,32 @@ func TestStrictPassesHeadsAndFramesBodies(t *testing.T) {
 	}
 }
 
+// Of empty lines in front of a request net/http sees as many as the fast path
+// takes, whether it looks ahead meanwhile or not.
+func TestStrictPassesOverFewEmptyLines(t *testing.T) {
+	const head = "GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+	for lines, good := range map[int]bool{0: true, 1: true, 2: true, 3: false, 5: false, 50: false} {
+		for _, looks := range []bool{true, false} {
+			s, refused := strictOn(strings.NewReader(head + strings.Repeat("\r\n", lines) + head))
+			got := make([]byte, len(head))
+			if _, err := io.ReadFull(s, got); err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			if looks {
+				if _, err := s.Read(got[:1]); err != nil {
+					t.Errorf("%d lines: looking ahead gave %v", lines, err)
+				}
+				n = 1
+			}
+			_, err := io.ReadFull(s, got[n:])
+			if good && (err != nil || string(got) != head || *refused != nil) || !good && (err == nil || *refused == nil) {
+				t.Errorf("%d lines, looks ahead: %v: %q, %v, refused with %v", lines, looks, got, err, *refused)
+			}
+		}
+	}
+}
+
 // A tunnel gets every byte that the client sent after its request, whether
 // net/http has looked at the first of them or not.
 func TestStrictGivesATunnelEverything(t *testing.T) {

@@ -309,9 +309,14 @@ func TestSlowAndEndlessHeads(t *testing.T) {
 			time.Sleep(pause)
 		}
 	})
-	s := proxying(t, n, func(c *Config) { c.RequestTimeout = 300 * time.Millisecond })
+	short := proxying(t, n, func(c *Config) { c.RequestTimeout = 300 * time.Millisecond })
+	long := proxying(t, n, func(c *Config) { c.RequestTimeout = 30 * time.Second }) // the limits are found out before
 	for target, want := range map[string]int{"/foo/slow": 504, "/foo/endless": 502, "/foo/hints": 502, "/foo/slow/hints": 504} {
 		for _, way := range bothWays {
+			s := long
+			if want == 504 {
+				s = short
+			}
 			c := dialBy(t, s, way)
 			begun := time.Now()
 			c.send(fmt.Sprintf("GET %s HTTP/1.1\r\nHost: h\r\n\r\n", target))

@@ -51,6 +51,7 @@ type Config struct {
 	TryTimeout     time.Duration // --client_try_timeout, 0 = see balance.Balancer
 	Retries        int           // --client_retries
 	MaxConcurrency int           // --max_concurrency, 0 = no limit
+	MaxConnections int           // --max_connections, 0 = the system's limit
 	PoolSize       int           // --client_pool_size: idle connections kept a node
 	MaxBodySize    int64         // --max_body_size, bytes
 	RPCAnyAddress  bool
@@ -81,6 +82,8 @@ type Control struct {
 	// Changes are configurations to go on with. What cannot be changed while it
 	// runs is as it was.
 	Changes <-chan Config
+	// Rotated tells that the access log's file was moved away.
+	Rotated <-chan struct{}
 	// Manager is told of readiness, life and stop.
 	Manager *sdnotify.Notifier
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -138,6 +139,55 @@ func TestRetriesTurnedOff(t *testing.T) {
 		}
 		if _, nodes := f.seen(); len(nodes) != 1 {
 			t.Errorf("sent to %v", nodes)
+		}
+	}
+}
+
+// Requests that a node with HTTP/2 refuses are retries like all others: none with
+// --client_retries=0, as often as it says else.
+func TestRefusedStreamsAreRetries(t *testing.T) {
+	t.Parallel()
+	for retries, want := range map[int]int32{0: 1, 1: 2, 3: 4} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		var seen atomic.Int32
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go refuseStreams(conn, &seen)
+			}
+		}()
+		s := run(t, func(c *Config) { c.Retries = retries })
+		s.registerAt("go.micro.srv.full", "n", l.Addr().String(), map[string]string{"h2c": "true"})
+		s.refused(502, "REFUSED_STREAM", "POST", "/full/x", "", "x", "Micro-Handler", "proxy")
+		if n := seen.Load(); n != want {
+			t.Errorf("%d retries: sent %d times", retries, n)
+		}
+	}
+}
+
+// refuseStreams is a node that takes no streams.
+func refuseStreams(conn net.Conn, seen *atomic.Int32) {
+	defer conn.Close()
+	if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	framer := http2.NewFramer(conn, conn)
+	_ = framer.WriteSettings()
+	for {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		if h, ok := f.(*http2.HeadersFrame); ok {
+			seen.Add(1)
+			_ = framer.WriteRSTStream(h.StreamID, http2.ErrCodeRefusedStream)
 		}
 	}
 }

@@ -161,7 +161,7 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 		return err
 	}
 	s.prepareACME()
-	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
+	srv, err := server.Bind(ctx, server.Options{Addresses: s.cfg.Addresses, MaxConnections: s.cfg.MaxConnections, TLS: s.cfg.TLS, Middleware: middleware, Count: s.stats.Count, Observe: observe, Log: s.log})
 	if err != nil {
 		return err
 	}

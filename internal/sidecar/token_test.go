@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -92,6 +93,55 @@ func TestTokensStayHere(t *testing.T) {
 	_, frame, err := conn.Read(t.Context())
 	if err != nil || bytes.Contains(frame, []byte(goodToken)) || bytes.Contains(frame, []byte("Authorization")) {
 		t.Errorf("message %s, %v", frame, err)
+	}
+}
+
+// A browser asks a person for the token of /stats, and sends it from then on by
+// itself: it counts there alone, is of no use to other pages and goes nowhere.
+func TestTokenAsAPassword(t *testing.T) {
+	n, seen := answering(t, func(_, _ string) string { return ok204 })
+	with := withTokens(t)
+	s := run(t, func(c *Config) { with(c); c.CORS = []string{"*"} })
+	s.try("POST", "/registry", "application/json",
+		`{"Name":"go.micro.srv.foo","Nodes":[{"Id":"n","Address":"`+n.l.Addr().String()+`"}]}`, auth.Header, goodToken)
+
+	if status, _, h := s.full("GET", "/stats", "", "", "Accept", "text/html"); status != 401 || !slices.Equal(h.Values("WWW-Authenticate"), []string{"Bearer", `Basic realm="micro"`}) {
+		t.Errorf("%d %v", status, h)
+	}
+	basic := func(password string) []string {
+		return []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+password))}
+	}
+	for _, accept := range []string{"text/html", "application/json"} {
+		if status, text := s.try("GET", "/stats", "", "", append(basic(goodToken), "Accept", accept)...); status != 200 {
+			t.Errorf("%s: %d %s", accept, status, text)
+		}
+	}
+	s.refused(401, "token", "GET", "/stats", "", "", basic("wrong")...)
+	s.refused(403, "page of another origin", "GET", "/stats", "", "", append(basic(goodToken), "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors")...)
+	for _, path := range []string{"/registry", "/metrics", "/broker?topic=t", "/rpc", "/foo/bar"} {
+		for _, from := range []string{"https://evil.example", s.url} {
+			s.refused(401, "token", "POST", path, "application/json", "{}", append(basic(goodToken), "Origin", from)...)
+		}
+	}
+	if _, resp, err := websocket.Dial(t.Context(), s.url+"/broker?topic=t", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": basic(goodToken)[1:], "Origin": {"https://evil.example"}}}); err == nil || resp.StatusCode != 401 {
+		t.Errorf("a foreign page's WebSocket: %v", err)
+	}
+	s.expect(204, "", "GET", "/foo/x", "", "", append(basic(goodToken), auth.Header, goodToken, "Micro-Handler", "proxy")...)
+	if head := <-seen; strings.Contains(head, "Authorization") {
+		t.Errorf("the node saw:\n%s", head)
+	}
+	s.expect(204, "", "GET", "/foo/x", "", "", append(basic("of-the-node"), auth.Header, goodToken, "Micro-Handler", "proxy")...)
+	if head := <-seen; !strings.Contains(head, basic("of-the-node")[1]) {
+		t.Errorf("the node's own password did not come to it:\n%s", head)
+	}
+}
+
+// Without "*" the guard stands before the password.
+func TestForeignPagesHaveNoUseOfThePassword(t *testing.T) {
+	s := run(t, withTokens(t))
+	for _, path := range []string{"/stats", "/registry", "/broker?topic=t", "/rpc", "/foo/bar"} {
+		s.refused(403, "origin", "POST", path, "application/json", "{}", "Origin", "https://evil.example",
+			"Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("me:"+goodToken)))
 	}
 }
 

@@ -32,6 +32,10 @@ func (s *sidecar) wait(ctx context.Context) error {
 			return nil
 		case cfg := <-s.cfg.Control.Changes:
 			s.reload(cfg)
+		case <-s.cfg.Control.Rotated:
+			if s.accessLog != nil {
+				s.accessLog.Reopen()
+			}
 		case <-changed:
 		case <-alive:
 			s.tell(sdnotify.Watchdog)

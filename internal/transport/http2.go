@@ -26,7 +26,8 @@ var errUnprocessed = errors.New("the node did not process the request")
 // errConnection is wrapped by the failures of whole connections.
 var errConnection = errors.New("the connection broke")
 
-// attempts is how often a request is sent to a node that refuses to process it.
+// attempts is how often a request is sent to a node whose connections end before
+// it is processed.
 const attempts = 3
 
 // forward2 is Forward over HTTP/2. done is false when the node turned out to speak
@@ -56,7 +57,10 @@ func (c *Client) forward2(ctx context.Context, p *pool, r *httpmsg.Request, f *F
 		s.abandon()
 		whole := again(s)
 		unsent := !s.wrote || errors.Is(err, errUnprocessed)
-		if whole && (unsent || attempt == 1 && used && lost(err, r)) && ctx.Err() == nil && attempt < attempts {
+		// A stream that the node refuses is for the caller to send again, who knows
+		// of other nodes and how often it may; here, what met a connection's end.
+		refused := errors.As(err, new(*ResetError))
+		if whole && (unsent && !refused || attempt == 1 && used && lost(err, r)) && ctx.Err() == nil && attempt < attempts {
 			continue
 		}
 		return nil, true, s.failure(!unsent || !whole, err)

@@ -113,7 +113,7 @@ func TestHTTP2WindowOfAbandonedUploads(t *testing.T) {
 	s.abandon()
 }
 
-// A refused body is sent again from where it began, though some had been read
+// A refused body can be sent again from where it began, though some had been read
 // before, and however much of it went with the head.
 func TestHTTP2RefusedBodyBeginsWhereItDid(t *testing.T) {
 	for _, window := range []uint32{defaultWindow, 3} {
@@ -142,7 +142,11 @@ func TestHTTP2RefusedBodyBeginsWhereItDid(t *testing.T) {
 		})
 		body := bytes.NewReader([]byte("gone, here"))
 		_, _ = body.Seek(6, io.SeekStart)
-		exchange2(t, newClient(t, Options{}), peer, post(body, 4))
+		c, r := newClient(t, Options{}), post(body, 4)
+		if _, err := c.Do(t.Context(), peer, r); !NotSent(err) {
+			t.Errorf("window %d: refused with %v", window, err)
+		}
+		exchange2(t, c, peer, r)
 		if first, again := <-got, <-got; first != "here" || again != first {
 			t.Errorf("window %d: sent %q, then %q", window, first, again)
 		}
