@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/held"
 )
 
 const (
@@ -260,18 +261,7 @@ func (m *member) Drain(ctx context.Context) error {
 			return err
 		}
 	}
-	return returnAll(ctx, waiting)
-}
-
-// returnAll gives messages back.
-func returnAll(ctx context.Context, all []*broker.Held) error {
-	var errs []error
-	for _, held := range all {
-		if err := held.Return(ctx); err != nil && !errors.Is(err, broker.ErrSettled) && !errors.Is(err, broker.ErrLapsed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return held.ReturnAll(ctx, waiting)
 }
 
 // Close implements [broker.Member].
@@ -290,7 +280,7 @@ func (m *member) Close(ctx context.Context) error {
 	}
 	clear(m.delayed)
 	m.mu.Unlock()
-	errs := []error{drained, returnAll(ctx, all)}
+	errs := []error{drained, held.ReturnAll(ctx, all)}
 	for _, it := range late {
 		if err := it.giveBack(ctx, m, it.attempt); err != nil && !errors.Is(err, broker.ErrLapsed) {
 			errs = append(errs, err)

@@ -11,6 +11,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/held"
 )
 
 const (
@@ -286,18 +287,7 @@ func (m *member) Drain(ctx context.Context) error {
 	m.ready = nil
 	m.mu.Unlock()
 	<-m.taking
-	return returnAll(ctx, waiting)
-}
-
-// returnAll gives messages back.
-func returnAll(ctx context.Context, all []*broker.Held) error {
-	var errs []error
-	for _, held := range all {
-		if err := held.Return(ctx); err != nil && !errors.Is(err, broker.ErrSettled) && !errors.Is(err, broker.ErrLapsed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return held.ReturnAll(ctx, waiting)
 }
 
 // Close implements [broker.Member].
@@ -315,7 +305,7 @@ func (m *member) Close(ctx context.Context) error {
 		all = append(all, held)
 	}
 	m.mu.Unlock()
-	return errors.Join(drained, returnAll(ctx, all),
+	return errors.Join(drained, held.ReturnAll(ctx, all),
 		m.broker.run(ctx, m.broker.scripts.part, []string{keys(m.topic)}, m.queue, m.name).Err())
 }
 

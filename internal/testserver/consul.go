@@ -48,15 +48,14 @@ func Consul(t testing.TB, options ...ConsulOptions) *ConsulServer {
 		s.options = o
 	}
 	t.Cleanup(s.Stop)
-	var err error
-	for range 5 { // a free port may be taken before the agent binds it
+	err := tries(func() error {
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)[0]))
-		if err = s.start(); err == nil {
-			return s
-		}
+		return s.start()
+	})
+	if err != nil {
+		t.Fatalf("start consul: %v", err)
 	}
-	t.Fatalf("start consul: %v", err)
-	return nil
+	return s
 }
 
 // FreePort returns a loopback port that is free now, for what an option names.
@@ -78,13 +77,9 @@ func (s *ConsulServer) Stop() {
 func (s *ConsulServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	var err error
-	for range 5 {
-		if err = s.start(); err == nil {
-			return
-		}
+	if err := tries(s.start); err != nil {
+		s.t.Fatalf("restart consul: %v", err)
 	}
-	s.t.Fatalf("restart consul: %v", err)
 }
 
 func (s *ConsulServer) start() error {

@@ -31,15 +31,14 @@ func Redis(t testing.TB, options ...string) *RedisServer {
 	t.Helper()
 	s := &RedisServer{t: t, path: find(t, "redis-server", "MICRO_TEST_REDIS"), dir: t.TempDir(), options: options}
 	t.Cleanup(s.Stop)
-	var err error
-	for range 5 { // a free port may be taken before the server binds it
+	err := tries(func() error {
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(freePorts(t, 1)[0]))
-		if err = s.start(); err == nil {
-			return s
-		}
+		return s.start()
+	})
+	if err != nil {
+		t.Fatalf("start redis-server: %v", err)
 	}
-	t.Fatalf("start redis-server: %v", err)
-	return nil
+	return s
 }
 
 // Stop kills the server. What it has acknowledged is on its disk.
@@ -54,13 +53,9 @@ func (s *RedisServer) Stop() {
 func (s *RedisServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	var err error
-	for range 5 {
-		if err = s.start(); err == nil {
-			return
-		}
+	if err := tries(s.start); err != nil {
+		s.t.Fatalf("restart redis-server: %v", err)
 	}
-	s.t.Fatalf("restart redis-server: %v", err)
 }
 
 func (s *RedisServer) start() error {

@@ -74,3 +74,14 @@ func freePorts(t testing.TB, n int) []int {
 	}
 	return ports
 }
+
+// tries starts a server, again when that fails: a port that was free may be
+// taken before it is bound.
+func tries(start func() error) (err error) {
+	for range 5 {
+		if err = start(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
