@@ -58,6 +58,9 @@ type answer struct {
 	verdict
 	reason string        // for people
 	after  time.Duration // what Retry-After asks for; 0 when it does not
+	// unhealthy: the application was not healthy for some of the time that it
+	// had the message, though it may be by now.
+	unhealthy bool
 }
 
 // deliver posts a message until something has become of it.
@@ -68,6 +71,7 @@ func (w *pusher) deliver(h *broker.Held) {
 	stopExtending := w.keep(h)
 	defer stopExtending()
 	for try := 1; ; try++ {
+		changed := w.changed()
 		a := w.post(h)
 		if a.verdict == absent && w.pause(backoff(try)) {
 			continue // nobody had it: nothing happened
@@ -75,6 +79,7 @@ func (w *pusher) deliver(h *broker.Held) {
 		if a.verdict != absent {
 			w.m.o.Topics.Delivered(h.Topic, 1)
 		}
+		a.unhealthy = !w.healthy() || closed(changed)
 		if !w.settle(h, a) {
 			w.giveBack(h)
 		}
@@ -185,7 +190,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 // settle does what the answer says and reports false when the message is to be
 // given back without counting.
 func (w *pusher) settle(h *broker.Held, a answer) bool {
-	if a.verdict == absent || a.verdict == again && (w.killed.Err() != nil || !w.healthy()) {
+	if a.verdict == absent || a.verdict == again && (w.killed.Err() != nil || a.unhealthy) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
@@ -230,16 +235,21 @@ func (w *pusher) giveBack(h *broker.Held) {
 func (w *pusher) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	var changed <-chan struct{}
-	if w.o.Gate != nil {
-		changed = w.o.Gate.Changed()
-	}
 	select {
 	case <-timer.C:
-	case <-changed:
+	case <-w.changed():
 	case <-w.quit.Done():
 	}
 	return w.quit.Err() == nil && w.healthy()
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // backoff is the time before the attempt that follows the given one.

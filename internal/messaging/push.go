@@ -206,6 +206,14 @@ func (w *pusher) run() {
 
 func (w *pusher) healthy() bool { return w.o.Gate == nil || w.o.Gate.Healthy() }
 
+// changed is closed when the application is healthy no more, or again.
+func (w *pusher) changed() <-chan struct{} {
+	if w.o.Gate == nil {
+		return nil
+	}
+	return w.o.Gate.Changed()
+}
+
 // waitHealthy returns when the application is healthy, or at quit.
 func (w *pusher) waitHealthy() {
 	for {
@@ -248,7 +256,7 @@ func (w *pusher) session(member broker.Member) {
 		if err != nil {
 			break // ctx has ended, or the broker is closed
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !w.healthy() { // the watch above may not have run yet
 			w.giveBack(h)
 			break
 		}
