@@ -280,7 +280,7 @@ func TestDataDirs(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := newWorld(t, noConsul).micro(t, "sidecar", "--address=127.0.0.1:0", "--data_dir="+dir)
-		if status := p.wait(10 * time.Second); status != 1 || !strings.Contains(p.log.String(), "was written by a newer micro (format 7") {
+		if status := p.wait(patient); status != 1 || !strings.Contains(p.log.String(), "was written by a newer micro (format 7") {
 			t.Errorf("exit status %d, said %s", status, p.log.String())
 		}
 	})
