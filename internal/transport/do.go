@@ -344,8 +344,8 @@ func (x *exchange) upgraded() error {
 	if !x.release() {
 		return x.ctx.Err()
 	}
-	x.tied = true // whoever reads from here on waits for as long as it takes
-	_ = x.conn.SetReadDeadline(time.Time{})
+	x.tied = true // whoever reads or writes from here on waits for as long as it takes
+	_ = x.conn.SetDeadline(time.Time{})
 	c := x.conn
 	x.response = httpmsg.Response{
 		Status: 101, Header: x.answer.Header, Body: noBody{},
