@@ -77,7 +77,7 @@ func TestProxyUploadsStreamWhileTheAnswerIsAwaited(t *testing.T) {
 		fmt.Fprint(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 	})
 	// A slow upload is no slow node.
-	s := proxying(t, n, func(c *Config) { c.RequestTimeout = 100 * time.Millisecond })
+	s := proxying(t, n, func(c *Config) { c.RequestTimeout = time.Second })
 	for _, pieces := range [][3]string{
 		{"POST /foo/ HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhello", "world", ""},
 		{"POST /foo/ HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "5\r\nworld\r\n", "0\r\n\r\n"},
@@ -87,7 +87,7 @@ func TestProxyUploadsStreamWhileTheAnswerIsAwaited(t *testing.T) {
 		if first := <-got; first != "hello" {
 			t.Errorf("the first piece arrived as %q", first)
 		}
-		time.Sleep(300 * time.Millisecond) // longer than the timeout: there is nothing to wait for
+		time.Sleep(1500 * time.Millisecond) // longer than the timeout: there is nothing to wait for
 		c.send(pieces[1])
 		if second := <-got; second != "world" {
 			t.Errorf("the second piece arrived as %q", second)
