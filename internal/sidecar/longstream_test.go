@@ -90,7 +90,7 @@ func TestNodesLearnThatTheClientIsGone(t *testing.T) {
 // A stalled side holds the other one back, nothing piles up in between, and
 // when it goes on everything arrives.
 func TestStalledBodiesPileUpNowhere(t *testing.T) {
-	const size = 200 << 20
+	const size = 64 << 20
 	var moved atomic.Int64
 	goOn := make(chan bool)
 	n := startNode(t, func(conn *net.TCPConn, br *bufio.Reader) {

@@ -28,7 +28,7 @@ func startNode(t *testing.T, serve func(number int, conn net.Conn, br *bufio.Rea
 			if err != nil {
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			wg.Go(func() {
 				defer conn.Close()
 				serve(number, conn, bufio.NewReader(conn))
