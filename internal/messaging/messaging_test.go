@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // wait bounds what must happen in these tests.
-const wait = 10 * time.Second
+const wait = 30 * time.Second
 
 // fixture is a Messaging behind a real server.
 type fixture struct {
