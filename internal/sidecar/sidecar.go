@@ -292,7 +292,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 				Transport:  s.transport,
 				Timeout:    cfg.RequestTimeout,
 				Status:     statusOf,
-				AnyAddress: cfg.RPCAnyAddress || s.server.Loopback(),
+				AnyAddress: cfg.RPCAnyAddress,
 			},
 			Proxy:   forward,
 			MaxBody: cfg.MaxBodySize,
@@ -307,7 +307,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: cfg.Handler == "proxy",
 		MaxBodySize:    cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: cfg.CORS, Loopback: s.server.Loopback(), Hosts: cfg.AllowedHosts, Proxied: cfg.GuardProxy},
+		Guard:          api.Guard{Origins: cfg.CORS, Hosts: cfg.AllowedHosts, Proxied: cfg.GuardProxy},
 		Tokens:         cfg.Tokens,
 		Watches:        &s.watches,
 	}
