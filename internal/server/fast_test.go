@@ -170,7 +170,7 @@ func TestUnwantedBodies(t *testing.T) {
 func TestTheWatchBeginsWhileABodyIsSwallowed(t *testing.T) {
 	for range 20 {
 		client, conn := net.Pipe()
-		c := newFastConn(&fast{base: t.Context()}, conn)
+		c := newFastConn(&fast{base: t.Context()}, conn, false)
 		c.head.Length = 3
 		body := &fastBody{c: c}
 		body.b.Reset(c.in, c.head.Length)
@@ -244,7 +244,7 @@ func TestIdleConnectionsEndAfterUnwantedBodies(t *testing.T) {
 	client, server := net.Pipe()
 	defer client.Close()
 	conn := &readDeadline{Conn: server}
-	s.fast.serve(conn)
+	s.fast.serve(conn, true)
 	in := bufio.NewReader(client)
 	for range 2 {
 		fmt.Fprint(client, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
