@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // soakTime is how long things are killed: go test ./e2e -run Soak -soak 10m.
@@ -35,7 +37,7 @@ type consumer struct {
 
 func newConsumer(t *testing.T, l *ledger) *consumer {
 	t.Helper()
-	c := &consumer{ledger: l, addr: "127.0.0.1:0"}
+	c := &consumer{ledger: l, addr: testserver.DeadAddr(t)} // its own also while it is closed
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +53,6 @@ func (c *consumer) start() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr = l.Addr().String()
 	c.server, c.done = &http.Server{Handler: c, ReadHeaderTimeout: patient}, make(chan struct{})
 	server, done := c.server, c.done
 	go func() {
@@ -112,7 +113,7 @@ func TestSoak(t *testing.T) {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
 	}
 	kills, crashes := 0, 0
-	for end := time.Now().Add(*soakTime); time.Now().Before(end); {
+	for end := time.Now().Add(*soakTime); time.Now().Before(end) || kills == 0; {
 		<-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond)
 		if rand.IntN(3) == 0 {
 			app.crash()
