@@ -26,6 +26,7 @@ import (
 type Registry struct {
 	client    *api.Client
 	transport *http.Transport
+	pulse     *pulse
 	address   string
 	log       *slog.Logger
 	// writing holds a token while a registration is compared with what the
@@ -59,13 +60,14 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	if secure != nil {
 		transport.TLSClientConfig = secure
 	}
-	config.HttpClient.Transport = limited{next: transport, limit: maxAnswer}
+	pulse := &pulse{next: transport}
+	config.HttpClient.Transport = limited{next: pulse, limit: maxAnswer}
 	address := config.Address // NewClient takes the scheme off
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
-	return &Registry{client: client, transport: transport, address: address, log: log, writing: make(chan struct{}, 1)}, nil
+	return &Registry{client: client, transport: transport, pulse: pulse, address: address, log: log, writing: make(chan struct{}, 1)}, nil
 }
 
 // Close drops idle connections. Calls in progress end by their contexts.

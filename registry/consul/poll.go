@@ -26,8 +26,9 @@ const (
 // poller keeps one blocking query going until its context ends, through
 // whatever happens to the agent.
 type poller struct {
-	log  *slog.Logger
-	what string // for the log
+	log   *slog.Logger
+	what  string // for the log
+	pulse *pulse
 	// ask sends the query and, if it succeeded, takes in the answer. fresh
 	// says that changes may have been missed since the last one.
 	ask func(ctx context.Context, q *api.QueryOptions, fresh bool) (*api.QueryMeta, error)
@@ -38,13 +39,16 @@ func (p poller) run(ctx context.Context) error {
 	index, fresh, failing := uint64(0), true, false
 	backoff := firstBackoff
 	for {
-		begun := time.Now()
-		meta, err := p.once(ctx, index, fresh)
+		begun, era := time.Now(), p.pulse.now()
+		meta, err := p.once(ctx, era, index, fresh)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		pause := minInterval - time.Since(begun)
 		switch {
+		case err != nil && era.Err() != nil: // nobody knows whether the query was alive
+			index, fresh = 0, true
+			pause = rand.N(spread)
 		case err != nil:
 			if !failing {
 				p.log.Warn("consul cannot be watched, trying again", "what", p.what, "error", err)
@@ -71,8 +75,10 @@ func (p poller) run(ctx context.Context) error {
 	}
 }
 
-func (p poller) once(ctx context.Context, index uint64, fresh bool) (*api.QueryMeta, error) {
+// once gives the query up when the era ends.
+func (p poller) once(ctx, era context.Context, index uint64, fresh bool) (*api.QueryMeta, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/16+waitMargin)
 	defer cancel()
+	defer context.AfterFunc(era, cancel)()
 	return p.ask(ctx, &api.QueryOptions{WaitIndex: index, WaitTime: waitTime}, fresh)
 }

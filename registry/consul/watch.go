@@ -33,7 +33,7 @@ func (r *Registry) WatchName(ctx context.Context, name string, changed func(regi
 		}
 		return meta, nil
 	}
-	return poller{log: r.log, what: name, ask: ask}.run(ctx)
+	return poller{log: r.log, pulse: r.pulse, what: name, ask: ask}.run(ctx)
 }
 
 // Watch implements [registry.Registry]. It never breaks, as WatchName. A query
@@ -48,9 +48,9 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 	w := watch{registry: r, changed: changed}
 	var queries sync.WaitGroup
 	queries.Go(func() {
-		_ = poller{log: r.log, what: "checks", ask: w.askChecks}.run(ctx) // ctx's error, as below
+		_ = poller{log: r.log, pulse: r.pulse, what: "checks", ask: w.askChecks}.run(ctx) // ctx's error, as below
 	})
-	err := poller{log: r.log, what: "services", ask: w.askServices}.run(ctx)
+	err := poller{log: r.log, pulse: r.pulse, what: "services", ask: w.askServices}.run(ctx)
 	queries.Wait()
 	return err
 }
