@@ -22,8 +22,9 @@ type Push struct {
 	URL, Socket string
 	// Concurrency is the most messages under way at a time.
 	Concurrency int
-	// Ordered: one message at a time, in the order stored, whatever fails, by
-	// all sidecars of the queue together.
+	// Ordered: for each key one message at a time, in the order stored,
+	// whatever fails, by all sidecars of the queue together. One of them has all
+	// messages of the queue at a time.
 	Ordered bool
 	AckWait time.Duration
 	// MaxDeliver is how many attempts make a message a dead letter; 0 is no
@@ -110,7 +111,7 @@ func (m *Messaging) canKeep(d broker.Durable, p Push) error {
 }
 
 func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *pusher {
-	if p.Concurrency < 1 || p.Ordered {
+	if p.Concurrency < 1 {
 		p.Concurrency = 1
 	}
 	transport := &http.Transport{
@@ -183,7 +184,8 @@ func (w *pusher) run() {
 	// The queue is there from now on, also while the application is not.
 	options := broker.JoinOptions{Prefetch: w.p.Concurrency, QueueOptions: broker.QueueOptions{AckWait: w.p.AckWait, MaxInFlight: -1}}
 	if w.p.Ordered {
-		options.MaxInFlight = 1
+		options.Prefetch = max(window, 2*w.p.Concurrency)
+		options.MaxInFlight = options.Prefetch
 	}
 	for told := false; w.quit.Err() == nil; {
 		member := w.m.joinPatiently(w.quit, w.broker, w.p.Topic, w.p.Queue, options)
@@ -250,6 +252,11 @@ func (w *pusher) session(member broker.Member) {
 			}
 		}()
 	}
+	defer func() { _ = w.m.leaveQueue(member) }()
+	if w.p.Ordered {
+		w.takeTurns(ctx, member)
+		return
+	}
 	var busy sync.WaitGroup
 	for {
 		h, err := member.Receive(ctx)
@@ -260,18 +267,18 @@ func (w *pusher) session(member broker.Member) {
 			w.giveBack(h)
 			break
 		}
-		busy.Go(func() { // the prefetch bounds them
-			w.active.Add(1)
-			defer w.active.Add(-1)
-			w.deliver(h)
-		})
+		busy.Go(func() { w.deliver(h) }) // the prefetch bounds them
 	}
-	// Those that wait go back at once, those under way when they are done.
+	w.drain(member)
+	busy.Wait()
+}
+
+// drain gives the messages back that wait at the member; those under way go
+// back when they are done.
+func (w *pusher) drain(member broker.Member) {
 	draining, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
+	defer cancel()
 	if err := member.Drain(draining); err != nil {
 		w.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
 	}
-	cancel()
-	busy.Wait()
-	_ = w.m.leaveQueue(member)
 }
