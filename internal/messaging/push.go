@@ -42,6 +42,16 @@ type Gate interface {
 	Changed() <-chan struct{}
 }
 
+// join is how its queue is joined.
+func (p Push) join() broker.JoinOptions {
+	o := broker.JoinOptions{Prefetch: p.Concurrency, QueueOptions: broker.QueueOptions{AckWait: p.AckWait, MaxInFlight: -1}}
+	if p.Ordered {
+		o.Prefetch = max(window, 2*p.Concurrency)
+		o.MaxInFlight = o.Prefetch
+	}
+	return o
+}
+
 // PushOptions say whom a Push is for.
 type PushOptions struct {
 	// Gate, when set, holds messages back while the application is not healthy.
@@ -104,7 +114,7 @@ func (m *Messaging) StartPush(pushes []Push, options func(Push) PushOptions) (*P
 func (m *Messaging) canKeep(d broker.Durable, p Push) error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
 	defer cancel()
-	if err := d.Declare(ctx, p.Topic, p.Queue, broker.QueueOptions{}); errors.Is(err, errors.ErrUnsupported) {
+	if err := d.Declare(ctx, p.Topic, p.Queue, p.join().QueueOptions); errors.Is(err, errors.ErrUnsupported) {
 		return err //nolint:wrapcheck // it says what it did
 	}
 	return nil // an engine that is away is waited for
@@ -182,11 +192,7 @@ func (w *pusher) run() {
 	defer close(w.done)
 	defer w.client.CloseIdleConnections()
 	// The queue is there from now on, also while the application is not.
-	options := broker.JoinOptions{Prefetch: w.p.Concurrency, QueueOptions: broker.QueueOptions{AckWait: w.p.AckWait, MaxInFlight: -1}}
-	if w.p.Ordered {
-		options.Prefetch = max(window, 2*w.p.Concurrency)
-		options.MaxInFlight = options.Prefetch
-	}
+	options := w.p.join()
 	for told := false; w.quit.Err() == nil; {
 		member := w.m.joinPatiently(w.quit, w.broker, w.p.Topic, w.p.Queue, options)
 		if member == nil {
