@@ -16,7 +16,7 @@ const (
 
 // space remembers how full the disk was.
 type space struct {
-	looked atomic.Int64 // in Unix nanoseconds
+	looked atomic.Int64 // nanoseconds since the engine was opened
 	full   atomic.Pointer[error]
 }
 
@@ -24,8 +24,8 @@ type space struct {
 // its data directory is all but full. It costs a look at the disk ten times a
 // second, and else nothing.
 func (e *Engine) Full() error {
-	now, last := time.Now().UnixNano(), e.space.looked.Load()
-	if now-last > int64(spaceInterval) && e.space.looked.CompareAndSwap(last, now) {
+	now, last := int64(time.Since(e.begun)), e.space.looked.Load()
+	if (last == 0 || now-last > int64(spaceInterval)) && e.space.looked.CompareAndSwap(last, now) {
 		var full error
 		if free, err := freeSpace(e.o.DataDir); err == nil && free < reserve {
 			full = fmt.Errorf("the disk of %s has %d MiB left, and %d MiB stay free", e.o.DataDir, free>>20, reserve>>20)
