@@ -138,6 +138,15 @@ func testSlowSubscriber(t *testing.T, w world) {
 	slow := s.dial("/broker?topic=" + topic)
 	fast := s.subscribe(topic, "")
 	body := strings.Repeat("x", 1<<20)
+	wasCut := func() bool { return strings.Contains(s.log.String(), "slow subscriber cut") }
+	told := make(chan error, 1) // why, which it has five seconds to read
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		for tick := time.NewTicker(5 * time.Millisecond); !wasCut() && ctx.Err() == nil; <-tick.C {
+		}
+		told <- lastWord(ctx, slow, base64.StdEncoding.EncodedLen(len(body)))
+	}()
 	var longest time.Duration
 	cut := 0 // when the slow one was
 	messages := 0
@@ -152,7 +161,7 @@ func testSlowSubscriber(t *testing.T, w world) {
 		if got := string(m.Body[:8]); got != fmt.Sprintf("%08d", messages) {
 			t.Fatalf("message %d is %s", messages, got)
 		}
-		if cut == 0 && strings.Contains(s.log.String(), "slow subscriber cut") {
+		if cut == 0 && wasCut() {
 			cut = messages
 		}
 	}
@@ -160,20 +169,20 @@ func testSlowSubscriber(t *testing.T, w world) {
 	if longest > 15*time.Second {
 		t.Errorf("the slow subscriber slowed the other one: %v", longest)
 	}
-	// The slow one is told why it was cut, after what was under way.
-	ctx, cancel := context.WithTimeout(t.Context(), patient)
-	defer cancel()
+	if err := <-told; websocket.CloseStatus(err) != websocket.StatusPolicyViolation || !strings.Contains(err.Error(), "slow") {
+		t.Errorf("%v, want 1008 and why", err)
+	}
+}
+
+// lastWord reads frames, each of a length at least, until the connection ends.
+func lastWord(ctx context.Context, conn *websocket.Conn, atLeast int) error {
 	for n := 0; ; n++ {
-		_, frame, err := slow.Read(ctx)
-		if err == nil {
-			if len(frame) < base64.StdEncoding.EncodedLen(len(body)) {
-				t.Fatalf("frame %d: %d bytes", n, len(frame))
-			}
-			continue
+		_, frame, err := conn.Read(ctx)
+		switch {
+		case err != nil:
+			return fmt.Errorf("after %d frames: %w", n, err)
+		case len(frame) < atLeast:
+			return fmt.Errorf("frame %d: %d bytes", n, len(frame))
 		}
-		if websocket.CloseStatus(err) != websocket.StatusPolicyViolation || !strings.Contains(err.Error(), "slow") {
-			t.Errorf("after %d frames: %v, want 1008 and why", n, err)
-		}
-		return
 	}
 }
