@@ -1,0 +1,68 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A durable queue is a quorum queue: in a cluster three nodes keep it, and it
+// goes on when one of them is lost. A classic queue lives on one node. One
+// that was declared as such, by an earlier version or because the address says
+// so, stays what it is, because RabbitMQ cannot change it.
+
+// otherKind is what a queue is when it is not of the kind.
+func otherKind(kind string) string {
+	if kind == amqp.QueueTypeClassic {
+		return amqp.QueueTypeQuorum
+	}
+	return amqp.QueueTypeClassic
+}
+
+// declareQueue makes sure that a durable queue is there, of the kind or, if it
+// was there before, of the other, and returns which. With a key it is bound to
+// that.
+func (b *Broker) declareQueue(ctx context.Context, name, kind, key string, args amqp.Table) (string, error) {
+	first := b.declareKind(ctx, name, kind, key, args)
+	if e, ok := errors.AsType[*amqp.Error](first); !ok || e.Code != amqp.PreconditionFailed {
+		return kind, first
+	}
+	kind = otherKind(kind)
+	if err := b.declareKind(ctx, name, kind, key, args); err != nil {
+		return "", first // it has other options than ours, whatever its kind
+	}
+	return kind, nil
+}
+
+// declareKind uses a channel of its own, which a refusal costs.
+func (b *Broker) declareKind(ctx context.Context, name, kind, key string, args amqp.Table) error {
+	conn, ch, err := b.consuming.channel(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
+	args = maps.Clone(args)
+	args[amqp.QueueTypeArg] = kind
+	if kind == amqp.QueueTypeQuorum && limitsDeliveries(conn) {
+		args["x-delivery-limit"] = -1
+	}
+	_, err = within(ctx, func() (any, error) {
+		if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil || key == "" {
+			return nil, err
+		}
+		return nil, ch.QueueBind(name, key, b.address.durable(), false, nil)
+	})
+	return err
+}
+
+// limitsDeliveries tells servers that drop a message which came back often,
+// unless the queue says otherwise: RabbitMQ 4 and later. The ones before do
+// not know how to be told.
+func limitsDeliveries(c *connection) bool {
+	version, _ := c.Properties["version"].(string)
+	major, _, _ := strings.Cut(version, ".")
+	return len(major) > 1 || major >= "4"
+}
