@@ -9,10 +9,20 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A durable queue is a quorum queue: in a cluster three nodes keep it, and it
-// goes on when one of them is lost. A classic queue lives on one node. One
-// that was declared as such, by an earlier version or because the address says
-// so, stays what it is, because RabbitMQ cannot change it.
+// In a cluster durable queues are quorum queues: three nodes keep them, and
+// they go on when one is lost. A classic queue lives on one node, and there it
+// is the safer one: a quorum queue that is younger than some seconds may be
+// lost with what it has when its only node is killed (seen with 3.10: it
+// forgets that it has the queue). A queue stays what it was declared as,
+// because RabbitMQ cannot change it.
+
+// defaultKind is for addresses that do not say it.
+func defaultKind(hosts int) string {
+	if hosts > 1 {
+		return amqp.QueueTypeQuorum
+	}
+	return amqp.QueueTypeClassic
+}
 
 // otherKind is what a queue is when it is not of the kind.
 func otherKind(kind string) string {

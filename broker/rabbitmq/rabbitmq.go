@@ -86,7 +86,9 @@ func parse(u *url.URL) (address, error) {
 	p := engineurl.Query(u)
 	a := address{hosts: hosts, user: "guest", password: "guest", vhost: "/", exchange: p.String("exchange", "micro")}
 	a.tls = engineurl.TLS(p, u.Scheme == "amqps")
-	a.kind = p.Choice("queue_type", amqp.QueueTypeQuorum, amqp.QueueTypeClassic)
+	if a.kind = p.Choice("queue_type", "auto", amqp.QueueTypeQuorum, amqp.QueueTypeClassic); a.kind == "auto" {
+		a.kind = defaultKind(len(hosts))
+	}
 	if len(a.exchange) > 200 || strings.HasPrefix(a.exchange, "amq.") || strings.ContainsAny(a.exchange, "\r\n") {
 		return address{}, fmt.Errorf("parameter exchange: expected a name of at most 200 bytes that does not begin with amq., got %.100q", a.exchange)
 	}
