@@ -17,10 +17,8 @@ import (
 	"github.com/micro/sidecar/bench/internal/process"
 )
 
-const (
-	writers  = 32               // registrations under way at the same time
-	useLimit = 30 * time.Second // for a change to be used
-)
+// useLimit is the time for a change to be used.
+const useLimit = 30 * time.Second
 
 // field is one engine under measurement.
 type field struct {
@@ -38,7 +36,7 @@ func measure(ctx context.Context, o options, dir, name string) (r row, err error
 		return r, err
 	}
 	defer e.stop()
-	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: writers + o.connections}}}
+	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: o.writers + o.connections}}}
 	defer f.client.CloseIdleConnections()
 	for i := range f.backends {
 		stop, port, err := backend()
@@ -121,7 +119,7 @@ func (f *field) fill(ctx context.Context, r *row) error {
 // all does something for every service.
 func (f *field) all(ctx context.Context, do func(context.Context, int) error) error {
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(writers)
+	work.SetLimit(f.writers)
 	for i := range f.services {
 		work.Go(func() error { return do(ctx, i) })
 	}
@@ -215,7 +213,7 @@ func (f *field) change(ctx context.Context, r *row) error {
 	var mu sync.Mutex
 	var took []time.Duration
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(4 * writers)
+	work.SetLimit(4 * f.writers)
 	tick := time.NewTicker(time.Second / time.Duration(f.rate))
 	defer tick.Stop()
 	begun, made := time.Now(), 0
