@@ -241,7 +241,9 @@ func (h *holding) Return(ctx context.Context) error {
 
 func (h *holding) Extend(ctx context.Context) error { return h.usable(ctx) }
 
-// Lapse gives the message to any member: RabbitMQ does not know AckWait.
+// Lapse gives the message to any member: RabbitMQ does not know AckWait. In a
+// queue with MaxInFlight it has to come before those behind it, so that all go
+// back, with the turn.
 func (h *holding) Lapse() {
 	m := h.member
 	m.mu.Lock()
@@ -254,14 +256,14 @@ func (h *holding) Lapse() {
 	if !ok {
 		return
 	}
-	if given {
-		h.attempt++
-	}
 	if m.queue.bounded() {
-		m.again(h, h.attempt)
+		_ = h.item.intake.channel.Close() // it fails only when it has ended
 		return
 	}
 	m.free(h)
+	if given {
+		h.attempt++
+	}
 	h.back()
 }
 

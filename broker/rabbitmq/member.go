@@ -44,6 +44,7 @@ type member struct {
 	delayed map[*item]struct{}
 	bytes   int     // of the bodies of delayed
 	intake  *intake // of now
+	lost    bool    // the turn of a queue with MaxInFlight was lost, and Receive has not said so yet
 }
 
 // intake is a channel that a member receives over. What came over it is lost
@@ -254,11 +255,19 @@ func (m *member) idle() bool {
 	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == len(m.ready)
 }
 
-// lose forgets what came over a channel that has ended.
+// lose forgets what came over a channel that has ended. With it goes the turn
+// of a queue with MaxInFlight.
 func (m *member) lose(in *intake) {
 	in.end()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.queue.bounded() && m.drained.Err() == nil {
+		m.lost = true
+		for _, held := range m.held {
+			held.Lose()
+		}
+		signal(m.awake)
+	}
 	for it := range m.delayed {
 		it.stop()
 	}
@@ -277,8 +286,8 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		}
-		if held := m.next(); held != nil {
-			return held, nil
+		if held, err := m.next(); held != nil || err != nil {
+			return held, err
 		}
 		select {
 		case <-m.awake:
@@ -288,19 +297,23 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
-// next returns a message that is here.
-func (m *member) next() *broker.Held {
+// next returns a message that is here, or ErrLapsed once when the turn was lost.
+func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.ready) == 0 {
-		return nil
+	switch {
+	case m.lost:
+		m.lost = false
+		return nil, broker.ErrLapsed
+	case len(m.ready) == 0:
+		return nil, nil
 	}
 	held := m.ready[0]
 	m.ready = m.ready[1:]
 	if len(m.ready) > 0 {
 		signal(m.awake) // for another one who waits
 	}
-	return held
+	return held, nil
 }
 
 func signal(c chan<- struct{}) {
