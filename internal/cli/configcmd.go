@@ -43,7 +43,10 @@ func (i *invocation) named() error {
 			return err
 		}
 	}
-	return i.cfg.finishSidecar(i.given)
+	if err := i.cfg.finishSidecar(i.given); err != nil {
+		return err
+	}
+	return i.cfg.finishACME(i.given, i.dataDir())
 }
 
 func checkConfig(_ context.Context, i *invocation) error {
