@@ -83,7 +83,7 @@ func testStop(t *testing.T, w world) {
 			t.Errorf("%s: ended with %v, want 1001", what, err)
 		}
 	}
-	if status := s.wait(8 * time.Second); status != 0 {
+	if status := s.wait(patient); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -105,7 +105,7 @@ func testSecondSignal(t *testing.T, w world) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	s.signal(syscall.SIGTERM)
-	if status := s.wait(time.Second); status != 128+int(syscall.SIGTERM) {
+	if status := s.wait(patient); status != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit status %d, want 143", status)
 	}
 	<-done
@@ -136,7 +136,7 @@ func TestGrace(t *testing.T) {
 	<-begun
 	stopping := time.Now()
 	s.signal(syscall.SIGTERM)
-	if status := s.wait(3 * time.Second); status != 1 || !strings.Contains(s.log.String(), "cut off") {
+	if status := s.wait(patient); status != 1 || !strings.Contains(s.log.String(), "cut off") {
 		t.Errorf("exit status %d after %v, log %s", status, time.Since(stopping), s.log.String())
 	}
 	<-done
@@ -180,7 +180,7 @@ func TestPortInUse(t *testing.T) {
 	for flag, other := range map[string]string{"--address": "", "--admin_address": "--address=127.0.0.1:0"} {
 		w := newWorld(t, noConsul)
 		p := w.micro(t, "sidecar", flag+"="+taken.Addr().String(), cmp.Or(other, "--enable_stats"))
-		if status := p.wait(30 * time.Second); status != 1 {
+		if status := p.wait(patient); status != 1 {
 			t.Errorf("exit status %d, want 1", status)
 		}
 		var plain []string

@@ -14,10 +14,8 @@ import (
 	"github.com/micro/sidecar/bench/internal/services"
 )
 
-const (
-	writers  = 32               // registrations under way at the same time
-	useLimit = 30 * time.Second // for a change to be used
-)
+// useLimit is the time for a change to be used.
+const useLimit = 30 * time.Second
 
 // field is one engine under measurement.
 type field struct {
@@ -35,7 +33,7 @@ func measure(ctx context.Context, o options, dir, name string) (r row, err error
 		return r, err
 	}
 	defer e.stop()
-	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: writers + o.connections}}}
+	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: o.writers + o.connections}}}
 	defer f.client.CloseIdleConnections()
 	for i := range f.backends {
 		b, err := services.StartBackend()
@@ -102,7 +100,7 @@ func (f *field) fill(ctx context.Context, r *row) error {
 
 // all does something for every service.
 func (f *field) all(ctx context.Context, do func(context.Context, int) error) error {
-	return services.Each(ctx, f.services, writers, do)
+	return services.Each(ctx, f.services, f.writers, do)
 }
 
 // register has the writer register service i, all nodes on one backend.
@@ -169,7 +167,7 @@ func (f *field) change(ctx context.Context, r *row) error {
 	var mu sync.Mutex
 	var took []time.Duration
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(4 * writers)
+	work.SetLimit(4 * f.writers)
 	tick := time.NewTicker(time.Second / time.Duration(f.rate))
 	defer tick.Stop()
 	begun, made := time.Now(), 0

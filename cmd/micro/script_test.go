@@ -29,7 +29,7 @@ const (
 // scripts is how one folder of scripts is run.
 type scripts struct {
 	through bool   // a sidecar
-	consul  string // an agent's address; without one the engine is named
+	consul  string // an agent's address; without one the engine is the embedded one
 }
 
 // setup gives every script a data directory and an environment of its own.
@@ -44,7 +44,7 @@ func (s *scripts) setup(e *testscript.Env) error {
 		"GORACE=atexit_sleep_ms=0",
 	)
 	if s.consul != "" {
-		e.Vars = append(e.Vars, "MICRO_REGISTRY=", "CONSUL_HTTP_ADDR="+s.consul)
+		e.Vars = append(e.Vars, "MICRO_REGISTRY=consul", "CONSUL_HTTP_ADDR="+s.consul)
 	}
 	e.Values[processes{}] = map[string]*process{}
 	return nil

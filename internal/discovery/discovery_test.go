@@ -389,7 +389,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 					if c.Action != action || c.Service.Name != "svc" || got != ids {
 						t.Fatalf("got %s of %s with %q, want %s with %q", c.Action, c.Service.Name, got, action, ids)
 					}
-				case <-time.After(5 * time.Second):
+				case <-time.After(30 * time.Second):
 					t.Fatalf("no %s came", action)
 				}
 			}

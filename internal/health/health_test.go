@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -48,6 +50,7 @@ func TestProbeWithoutAnswer(t *testing.T) {
 		t.Errorf("a silent application: %+v", r)
 	}
 	l.Close()
+	p = New(Check{URL: "http://" + testserver.DeadAddr(t), Timeout: 10 * time.Second})
 	if r := p.Probe(t.Context()); r.Err == nil || r.Status != 0 {
 		t.Errorf("a dead application: %+v", r)
 	}

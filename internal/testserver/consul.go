@@ -58,12 +58,6 @@ func Consul(t testing.TB, options ...ConsulOptions) *ConsulServer {
 	return s
 }
 
-// FreePort returns a loopback port that is free now, for what an option names.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	return freePorts(t, 1)[0]
-}
-
 // Stop kills the agent. With it goes everything that was registered.
 func (s *ConsulServer) Stop() {
 	if s.process != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 const empty = "HTTP/1.1 204 No Content\r\n\r\n"
@@ -74,7 +75,7 @@ func TestDoRefusesWhatWouldBecomeAnotherMessage(t *testing.T) {
 	} {
 		r.Body = http.NoBody
 		var refusal *httpmsg.Error
-		if _, err := c.Do(t.Context(), at(deadAddr(t)), r); !errors.As(err, &refusal) || refusal.Status != 400 {
+		if _, err := c.Do(t.Context(), at(testserver.DeadAddr(t)), r); !errors.As(err, &refusal) || refusal.Status != 400 {
 			t.Errorf("%+v: %v", r, err)
 		}
 	}
@@ -191,7 +192,7 @@ func (r neverRead) Read([]byte) (int, error) {
 
 func TestDoErrors(t *testing.T) {
 	c := newClient(t, Options{})
-	_, err := c.Do(t.Context(), at(deadAddr(t)), get("/"))
+	_, err := c.Do(t.Context(), at(testserver.DeadAddr(t)), get("/"))
 	if e := nodeError(err); e == nil || e.Sent || !NotSent(err) {
 		t.Errorf("nobody listens: %#v", err)
 	}
