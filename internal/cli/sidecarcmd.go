@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/sdnotify"
@@ -71,8 +73,14 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	defer stop()
 	rotated := i.passSignals(application, reloading)
 	cfg.Control = sidecar.Control{Child: application, Changes: reloading.changes, Rotated: rotated, Manager: manager}
+	defer time.AfterFunc(startingTime, debug.FreeOSMemory).Stop()
 	return exited(application, sidecar.Run(ctx, cfg, i.drivers, log))
 }
+
+// startingTime is after how long what starting took in memory, some megabytes,
+// is given back. The garbage collector by itself would get round to it in
+// minutes, and until then let the heap grow to twice that size.
+const startingTime = time.Second
 
 // application makes the child of what stands after --, nil for nothing.
 func (i *invocation) application() (*child.Process, error) {
