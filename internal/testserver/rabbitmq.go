@@ -114,13 +114,9 @@ func (s *RabbitMQServer) stopEpmd() {
 func (s *RabbitMQServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	var err error
-	for range 3 { // the mapper may not yet have noticed that the old one is gone
-		if err = s.start(); err == nil {
-			return
-		}
+	if err := s.Launch(); err != nil {
+		s.t.Fatal(err)
 	}
-	s.t.Fatalf("restart rabbitmq-server: %v", err)
 }
 
 func (s *RabbitMQServer) start() error {
