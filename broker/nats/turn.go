@@ -240,6 +240,7 @@ func (m *member) forget() {
 		m.giveSlot(h)
 	}
 	clear(m.holdings)
+	m.appetite.held = 0
 	m.mu.Unlock()
 	for _, h := range lost {
 		h.Lose()
@@ -274,7 +275,25 @@ func (m *member) arrived(h *holding) bool {
 }
 
 // collect begins to collect. m.mu is held.
-func (m *member) collect() { m.collecting, m.began = true, time.Now() }
+func (m *member) collect() {
+	m.collecting, m.began, m.missing, m.early = true, time.Now(), 0, false
+}
+
+// wantMissing is want while the member collects: what was given back is there
+// at once, the rest comes only when its time is over, and before what is new.
+// m.mu is held.
+func (m *member) wantMissing() (batch, most int) {
+	switch {
+	case m.missing <= 0 || m.asked > 0:
+		return 0, 0
+	case time.Since(m.began) > m.wait:
+		return m.missing, 0
+	case m.early:
+		return 0, 0
+	}
+	m.early = true
+	return m.missing, m.appetite.budget
+}
 
 // complete ends collecting when the server has given nothing to anybody else,
 // and reports false when that is not so yet.
@@ -299,6 +318,7 @@ func (m *member) complete() bool {
 		return false
 	}
 	m.mu.Lock()
+	m.missing = info.NumAckPending - here
 	late := time.Since(m.began) > m.wait+m.wait/4+collectFor
 	all := info.NumAckPending == here && m.settled == settled
 	m.mu.Unlock()
@@ -307,9 +327,13 @@ func (m *member) complete() bool {
 	case late:
 		m.broker.o.Log.Warn("messages of an ordered queue do not come: those behind them go on", "topic", m.topic, "queue", m.queue, "missing", info.NumAckPending-here)
 	default:
+		if err := m.ask(); err != nil {
+			m.broker.o.Log.Debug("broker: ask for messages", "topic", m.topic, "queue", m.queue, "error", err)
+		}
 		return false
 	}
 	m.giveOut()
+	m.wake()
 	return true
 }
 

@@ -120,6 +120,9 @@ func (m *member) offer(it *item, attempt int) {
 		}
 		return
 	}
+	if attempt == it.known {
+		m.measure(len(it.delivery.Body))
+	}
 	held := broker.Hold(it.stored, attempt, m.queue.options.AckWait, h)
 	m.held[h] = held
 	m.ready = append(m.ready, held)

@@ -30,6 +30,7 @@ type member struct {
 	queue         durableQueue
 	label         string // the queue's name for people
 	prefetch      int
+	budget        int             // of what is held, in bytes; 0 is no bound
 	awake         chan struct{}   // holds one: there may be something in ready
 	retune        chan struct{}   // holds one: delayed has changed
 	drained, over context.Context // nothing more is taken; everything has ended
@@ -41,6 +42,8 @@ type member struct {
 	held    map[*holding]*broker.Held
 	delayed map[*item]struct{}
 	bytes   int     // of the bodies of delayed
+	usual   int     // how large a message may well be; 0 while none has come
+	told    int     // how many of them the server was told may be held
 	intake  *intake // of now
 	lost    bool    // the turn of a queue with MaxInFlight was lost, and Receive has not said so yet
 }
@@ -63,7 +66,7 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m := &member{
 		broker: b, queue: q, label: queue,
 		prefetch: min(max(o.Prefetch, 1), maxPrefetch), awake: make(chan struct{}, 1), retune: make(chan struct{}, 1),
-		held: map[*holding]*broker.Held{}, delayed: map[*item]struct{}{},
+		held: map[*holding]*broker.Held{}, delayed: map[*item]struct{}{}, budget: o.PrefetchBytes,
 	}
 	if m.queue.bounded() {
 		m.prefetch = min(m.prefetch, q.options.MaxInFlight)
@@ -94,7 +97,7 @@ func (m *member) consume(ctx context.Context) (source, error) {
 		if err := m.queue.make(ch, m.broker.address.durable()); err != nil {
 			return source{}, err
 		}
-		if err := ch.Qos(m.prefetch, 0, true); err != nil { // for the channel: it changes while we consume
+		if err := ch.Qos(m.room(), 0, true); err != nil { // for the channel: it changes while we consume
 			return source{}, err
 		}
 		deliveries, err := ch.Consume(m.queue.name, consumerTag, false, false, false, false, nil)
@@ -179,10 +182,34 @@ func (m *member) idle() bool {
 func (m *member) room() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.told = m.fit()
 	if m.queue.bounded() || m.bytes > maxDelayedBytes {
+		return m.told
+	}
+	return m.told + min(len(m.delayed), maxDelayed)
+}
+
+// fit is how many messages of the usual size the member may hold: RabbitMQ can
+// be told a number alone. Before one has come they are taken to be large. m.mu
+// is held.
+func (m *member) fit() int {
+	if m.budget <= 0 {
 		return m.prefetch
 	}
-	return m.prefetch + min(len(m.delayed), maxDelayed)
+	usual := m.usual
+	if usual == 0 {
+		usual = MaxMessage
+	}
+	return min(max(m.budget/usual, 1), m.prefetch)
+}
+
+// measure notes the size of a message. The usual size grows at once and
+// shrinks slowly. m.mu is held.
+func (m *member) measure(size int) {
+	m.usual = max(size, m.usual-m.usual/16, 1<<10)
+	if fit := m.fit(); fit < m.told || fit >= 2*m.told || fit == m.prefetch && m.told < fit {
+		signal(m.retune)
+	}
 }
 
 // lose forgets what came over a channel that has ended. With it goes the turn

@@ -43,7 +43,7 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	defer cancel()
 	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{
 		QueueOptions: broker.QueueOptions{AckWait: c.ackWait, Expires: c.expires},
-		Prefetch:     c.prefetch,
+		Prefetch:     c.prefetch, PrefetchBytes: int(m.o.MaxBuffered),
 	})
 	if err != nil {
 		return refusal(err)
