@@ -43,6 +43,10 @@ type Options struct {
 	// AckWait is the shortest time that the engine can wait for an
 	// acknowledgement; 0 means 1 s.
 	AckWait time.Duration
+	// Blind: the engine cannot tell what members of a durable queue hold, how
+	// old its messages are, nor who was there; and it cannot change a queue that
+	// is there.
+	Blind bool
 	// Quiet is how long the tests listen for what must not happen; 0 means 50 ms.
 	Quiet time.Duration
 }

@@ -34,7 +34,7 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 	case b.closed():
 		return q, broker.ErrClosed
 	}
-	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue)}
+	q = durableQueue{topic: topic, label: queue, name: queueName(durableKind, topic, queue)}
 	if err := b.agree(ctx, &q, o); err != nil {
 		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
@@ -77,6 +77,7 @@ const durableKind = "micro" // what the names of durable queues begin with
 // durableQueue is a queue as RabbitMQ keeps it.
 type durableQueue struct {
 	topic   string
+	label   string // as people call it; not always known
 	name    string
 	options broker.QueueOptions
 }

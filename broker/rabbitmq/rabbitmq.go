@@ -33,8 +33,8 @@ const (
 	heartbeat   = 10 * time.Second
 )
 
-// Broker implements [broker.Broker], [broker.Durable], [broker.Wildcards] and
-// [broker.Pinger].
+// Broker implements [broker.Broker], [broker.Durable], [broker.Queues],
+// [broker.Wildcards] and [broker.Pinger].
 // It is safe for concurrent use.
 type Broker struct {
 	address address
