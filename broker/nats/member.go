@@ -71,10 +71,11 @@ type member struct {
 	collecting bool       // what comes is collected …
 	collected  []*holding // … here
 	began      time.Time
-	missing    int    // how many messages are to come
-	early      bool   // they were asked for before their time was over
-	next       uint64 // the number of the next delivery; 0 is any
-	settled    int    // how many messages were settled
+	missing    int       // how many messages are to come
+	doubtful   time.Time // until then their number may be wrong
+	early      bool      // they were asked for before their time was over
+	next       uint64    // the number of the next delivery; 0 is any
+	settled    int       // how many messages were settled
 }
 
 // Join implements [broker.Durable].
@@ -339,6 +340,9 @@ func (m *member) take(msg *gonats.Msg) {
 	m.holdings[h] = struct{}{}
 	m.appetite.take(h.size)
 	wait := m.wait
+	if m.turn != nil {
+		wait = fenced(wait)
+	}
 	h.held = broker.Hold(h.stored, attempt, wait, h)
 	collected := m.turn != nil && m.arrived(h)
 	m.mu.Unlock()

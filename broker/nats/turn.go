@@ -140,6 +140,7 @@ func (t *turn) claim(length time.Duration) {
 		return
 	}
 	name, promised := parseWord(word)
+	passedOn := word == ""
 	if name != "" && name != t.name {
 		if rev != t.other {
 			t.other, t.since = rev, time.Now()
@@ -153,7 +154,7 @@ func (t *turn) claim(length time.Duration) {
 		return // another was quicker, or it is found to be ours
 	}
 	t.rev, t.until = rev, start.Add(length)
-	t.member.begin()
+	t.member.begin(passedOn)
 }
 
 // word is what the one says who has the turn: a name, and how long that counts.
@@ -213,10 +214,20 @@ func wrongSequence(err error) bool {
 	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// begin is called when the member has the turn.
-func (m *member) begin() {
+// fenced is how long a member of an ordered queue may hold a message: less than
+// the server waits, so that no word of it arrives when the message is with
+// another, who could not tell then that the server has given him all.
+func fenced(wait time.Duration) time.Duration { return wait - wait/5 }
+
+// begin is called when the member has the turn. It was passed on by the member
+// before, or that is gone, and may have said something late.
+func (m *member) begin(passedOn bool) {
 	m.mu.Lock()
 	m.active, m.broken = true, true
+	m.doubtful = time.Time{}
+	if !passedOn {
+		m.doubtful = time.Now().Add(m.wait)
+	}
 	m.mu.Unlock()
 	m.wake()
 }
@@ -320,7 +331,7 @@ func (m *member) complete() bool {
 	m.mu.Lock()
 	m.missing = info.NumAckPending - here
 	late := time.Since(m.began) > m.wait+m.wait/4+collectFor
-	all := info.NumAckPending == here && m.settled == settled
+	all := info.NumAckPending == here && m.settled == settled && (here == 0 || time.Now().After(m.doubtful))
 	m.mu.Unlock()
 	switch {
 	case all:
