@@ -31,7 +31,7 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 		return q, errors.New("declare queue: the topic is empty")
 	case queue == "":
 		return q, errors.New("declare queue: its name is empty")
-	case b.closed():
+	case b.open.Closed():
 		return q, broker.ErrClosed
 	}
 	q = durableQueue{topic: topic, label: queue, name: queueName(durableKind, topic, queue)}
@@ -58,9 +58,8 @@ func (b *Broker) remember(q durableQueue) {
 func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
 	b.mu.Lock()
 	q, ok := b.known[queueName(durableKind, topic, queue)]
-	closed := b.open == nil
 	b.mu.Unlock()
-	if !ok || closed {
+	if !ok || b.open.Closed() {
 		return false
 	}
 	_, ch, err := b.consuming.channel(ctx)

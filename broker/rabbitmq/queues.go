@@ -35,7 +35,7 @@ func (b *Broker) locked(ctx context.Context, name string, f func(ch *amqp.Channe
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if b.closed() {
+	if b.open.Closed() {
 		return broker.ErrClosed
 	}
 	return b.underLock(ctx, name, f)

@@ -70,8 +70,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.drained, m.drain = context.WithCancel(m.over)
 	m.done.Go(m.listen)
 	m.done.Go(m.keepUp)
-	if err := b.add(m); err != nil {
-		m.end()
+	if err := b.open.Add(m); err != nil {
+		m.End()
 		return nil, err
 	}
 	return m, nil
@@ -379,6 +379,20 @@ func (m *member) free(h *holding) {
 	m.wake()
 }
 
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+		return nil, false
+	}
+	held := m.ready[0]
+	m.ready = m.ready[1:]
+	return held, true
+}
+
+var _ broker.Eager = (*member)(nil)
+
 // Drain implements [broker.Member].
 func (m *member) Drain(ctx context.Context) error {
 	m.drain()
@@ -397,7 +411,7 @@ func (m *member) Drain(ctx context.Context) error {
 
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
+	m.broker.open.Drop(m)
 	drained := m.Drain(ctx)
 	again := m.over.Err() != nil
 	m.stop()
@@ -421,8 +435,8 @@ func (m *member) stop() {
 	m.done.Wait()
 }
 
-// end is Close for a broker that is closed.
-func (m *member) end() {
+// End implements [openset.Ender].
+func (m *member) End() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := m.Close(ctx); err != nil {
