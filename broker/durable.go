@@ -80,8 +80,8 @@ type JoinOptions struct {
 	// out by Receive or waiting for it; 0 is 1.
 	Prefetch int
 	// PrefetchBytes bounds them in bytes, a single message aside, which always
-	// may be held; 0 is no bound. An engine that pushes messages may go beyond it
-	// when they grow suddenly.
+	// may be held; 0 is no bound. An engine that counts messages alone takes no
+	// account of it.
 	PrefetchBytes int
 }
 

@@ -99,8 +99,8 @@ func look(ch *amqp.Channel, name string, see func(d *looked) (enough bool, err e
 }
 
 // declareIndex makes sure that the index is there.
-func declareIndex(ch *amqp.Channel) error {
-	_, err := ch.QueueDeclare(indexName, true, false, false, false, amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic})
+func (b *Broker) declareIndex(ctx context.Context) error {
+	_, err := b.declareQueue(ctx, indexName, b.address.kind, "", amqp.Table{})
 	return err
 }
 
@@ -112,7 +112,7 @@ func (b *Broker) enroll(ctx context.Context, topic, queue string) error {
 		return err
 	}
 	return b.underLock(ctx, indexName, func(ch *amqp.Channel) error {
-		if err := declareIndex(ch); err != nil {
+		if err := b.declareIndex(ctx); err != nil {
 			return err
 		}
 		known := false
@@ -131,7 +131,7 @@ func (b *Broker) enroll(ctx context.Context, topic, queue string) error {
 // the others.
 func (b *Broker) enrolled(ctx context.Context) (all []durableQueue, err error) {
 	err = b.locked(ctx, indexName, func(ch *amqp.Channel) error {
-		if err := declareIndex(ch); err != nil {
+		if err := b.declareIndex(ctx); err != nil {
 			return err
 		}
 		return look(ch, indexName, func(d *looked) (bool, error) {
