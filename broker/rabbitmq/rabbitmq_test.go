@@ -41,5 +41,5 @@ func TestBroker(t *testing.T) {
 
 func TestDurable(t *testing.T) {
 	server := testserver.RabbitMQ(t)
-	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true})
+	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true, Blind: true})
 }
