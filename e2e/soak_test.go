@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -27,8 +26,9 @@ var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test, on
 // consumer is an application that takes messages, and that crashes when told:
 // its connections break and its port is closed for a moment.
 type consumer struct {
-	ledger *ledger
-	addr   string
+	ledger   *ledger
+	reliable bool // it refuses nothing
+	addr     string
 
 	mu     sync.Mutex
 	server *http.Server
@@ -63,15 +63,14 @@ func (c *consumer) start() error {
 	return nil
 }
 
-// ServeHTTP takes a message. One in two hundred is refused, to
-// come again.
+// ServeHTTP takes a message. One in two hundred is refused, to come again.
 func (c *consumer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	if err != nil || rand.IntN(200) == 0 {
+	if err != nil || !c.reliable && rand.IntN(200) == 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	c.ledger.arrive(strings.TrimPrefix(r.URL.Path, "/"), string(body))
+	c.ledger.arrive(strings.TrimPrefix(r.URL.Path, "/"), strings.Trim(string(body), `"`))
 }
 
 func (c *consumer) crash() {
@@ -173,14 +172,21 @@ func soak(t *testing.T, w world, c *cluster) {
 	for _, fault := range l.faults("audit") {
 		t.Error(fault)
 	}
-	if out := w.succeed(t, "dead", "list", "orders", "--output=json"); out != "[]\n" {
-		t.Errorf("dead letters: %s", out)
-	}
+	noDeadLetters(t, w)
 	if len(l.published) < 10 || kills == 0 || c != nil && c.kills == 0 {
 		t.Error("the test has tested nothing")
 	}
 	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients",
 		len(l.published), l.duplicates(), kills, c.count(), crashes, p.cuts.Load())
+}
+
+// noDeadLetters asks for them, where the engine can tell.
+func noDeadLetters(t *testing.T, w world) {
+	t.Helper()
+	status, out, complaint := w.run(t, "dead", "list", "orders", "--output=json")
+	if (status != 0 || out != "[]\n") && !strings.Contains(complaint, "no durable queues that can be looked at") {
+		t.Errorf("dead letters: %s%s", out, complaint)
+	}
 }
 
 // awaitQueues returns when all queues are there: a message has come to each.
@@ -217,11 +223,16 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 }
 
 func publishOrder(ctx context.Context, client *http.Client, address, key, message string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", bytes.NewReader([]byte(message)))
+	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, message)
+}
+
+// postOrder returns nil when the answer was 200.
+func postOrder(ctx context.Context, client *http.Client, url, key, id, body string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+url, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Micro-Id", message)
+	req.Header.Set("Micro-Id", id)
 	req.Header.Set("Micro-Key", key)
 	resp, err := client.Do(req)
 	if err != nil {
