@@ -37,7 +37,7 @@ type consumer struct {
 
 func newConsumer(t *testing.T, l *ledger) *consumer {
 	t.Helper()
-	c := &consumer{ledger: l, addr: "127.0.0.1:0"}
+	c := &consumer{ledger: l, addr: testserver.DeadAddr(t)} // its own also while it is closed
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,6 @@ func (c *consumer) start() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr = l.Addr().String()
 	c.server, c.done = &http.Server{Handler: c, ReadHeaderTimeout: patient}, make(chan struct{})
 	server, done := c.server, c.done
 	go func() {
@@ -144,7 +143,7 @@ func soak(t *testing.T, w world, c *cluster) {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
 	}
 	kills, crashes := 0, 0
-	for over := time.Now().Add(*soakTime); time.Now().Before(over); {
+	for over := time.Now().Add(*soakTime); time.Now().Before(over) || kills == 0; {
 		<-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond)
 		if c != nil {
 			c.strike(t)

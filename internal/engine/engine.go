@@ -63,6 +63,7 @@ type Options struct {
 type Engine struct {
 	o      Options
 	folder folder
+	begun  time.Time
 
 	registry, messages account
 	space              space
@@ -105,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{o: o, folder: f, kept: make(chan struct{})}
+	e := &Engine{o: o, folder: f, begun: time.Now(), kept: make(chan struct{})}
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := e.open(opening); err != nil {

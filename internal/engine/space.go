@@ -28,7 +28,7 @@ const (
 
 // space remembers how full the disk was.
 type space struct {
-	looked atomic.Int64 // in Unix nanoseconds
+	looked atomic.Int64 // nanoseconds since the engine was opened
 	room   atomic.Pointer[room]
 }
 
@@ -45,8 +45,8 @@ func (e *Engine) Full() error { return e.look().messages }
 func (e *Engine) Spent() error { return e.look().anything }
 
 func (e *Engine) look() room {
-	now, last := time.Now().UnixNano(), e.space.looked.Load()
-	if now-last > int64(spaceInterval) && e.space.looked.CompareAndSwap(last, now) {
+	now, last := int64(time.Since(e.begun)), e.space.looked.Load()
+	if (last == 0 || now-last > int64(spaceInterval)) && e.space.looked.CompareAndSwap(last, now) {
 		e.space.room.Store(e.measure())
 	}
 	if known := e.space.room.Load(); known != nil {

@@ -3,7 +3,8 @@
 // server with JetStream. It owns the bucket's layout, not the connection.
 //
 // Deadlines are absolute times, so the clocks of the machines that share a
-// server must agree to well within a registration's TTL.
+// server must agree to well within a registration's TTL. That a clock is set
+// does no harm to what is watched, see clock.go.
 package nats
 
 import (
@@ -60,6 +61,7 @@ type Registry struct {
 	store    atomic.Pointer[store]
 	seen     atomic.Uint64 // the latest revision that was written or read here
 	odd      *complain.Log
+	lives    lifetimes
 }
 
 // store is the bucket as it was found.
@@ -265,9 +267,7 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 	}
 	_, err := call(ctx, r, func(ctx context.Context, b *store) (struct{}, error) {
 		for _, k := range keys {
-			m := gonats.Msg{Subject: "$KV." + r.bucket + "." + k}
-			m.Header = gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}}
-			if err := r.publish(ctx, b, &m, markerTTL); err != nil {
+			if err := r.publish(ctx, b, purge(r.bucket, k), markerTTL); err != nil {
 				return struct{}{}, err
 			}
 		}
@@ -277,6 +277,14 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 		return fmt.Errorf("deregister %s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// purge is the message that removes a key.
+func purge(bucket, key string) *gonats.Msg {
+	return &gonats.Msg{
+		Subject: "$KV." + bucket + "." + key,
+		Header:  gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}},
+	}
 }
 
 // Get implements [registry.Registry]. It reads the keys of that service alone.
