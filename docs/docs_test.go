@@ -5,6 +5,7 @@ package docs
 import (
 	"context"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -176,18 +177,20 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	w := newWorld(t, noConsul)
-	p := w.micro(t, "sidecar", "--address="+taken.Addr().String())
-	if status := p.wait(patient); status != 1 {
-		t.Errorf("exit status %d, want 1", status)
-	}
-	var plain []string
-	for line := range strings.Lines(p.log.String()) {
-		if !strings.HasPrefix(line, "time=") {
-			plain = append(plain, line)
+	for flag, other := range map[string]string{"--address": "", "--admin_address": "--address=127.0.0.1:0"} {
+		w := newWorld(t, noConsul)
+		p := w.micro(t, "sidecar", flag+"="+taken.Addr().String(), cmp.Or(other, "--enable_stats"))
+		if status := p.wait(patient); status != 1 {
+			t.Errorf("exit status %d, want 1", status)
 		}
-	}
-	if want := "micro: " + taken.Addr().String() + " is in use by another program; choose another with --address\n"; len(plain) != 1 || plain[0] != want {
-		t.Errorf("it said %q, want %q", plain, want)
+		var plain []string
+		for line := range strings.Lines(p.log.String()) {
+			if !strings.HasPrefix(line, "time=") {
+				plain = append(plain, line)
+			}
+		}
+		if want := "micro: " + taken.Addr().String() + " is in use by another program; choose another with " + flag + "\n"; len(plain) != 1 || plain[0] != want {
+			t.Errorf("it said %q, want %q", plain, want)
+		}
 	}
 }

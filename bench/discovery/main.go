@@ -74,10 +74,8 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.micro == "" {
-		if o.micro, err = process.Build(ctx, dir); err != nil {
-			return err
-		}
+	if o.micro, err = process.Binary(ctx, o.micro, dir); err != nil {
+		return err
 	}
 	var rows []row
 	for name := range strings.SplitSeq(o.engines, ",") {

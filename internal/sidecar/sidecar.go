@@ -155,7 +155,8 @@ func (s *sidecar) stop(ctx context.Context) error {
 	})
 }
 
-// listen binds the listeners and answers that the sidecar is starting.
+// listen binds the listeners and answers that the sidecar is starting. What it
+// began is stopped by stop, also when it fails.
 func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
 	observe, err := s.openAccessLog()
 	if err != nil {
@@ -180,12 +181,12 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 	}
 	srv.Start(starting{&s.awaited})
 	if err := s.keepCertificates(ctx); err != nil {
-		return errors.Join(err, s.drain(context.Background()))
+		return err
 	}
 	if s.cfg.Observe.AdminAddress != "" {
 		s.admin.awaited = &s.awaited
 		if err := s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log); err != nil {
-			return errors.Join(err, s.drain(context.Background()))
+			return err
 		}
 	}
 	return nil

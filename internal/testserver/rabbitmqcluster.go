@@ -74,11 +74,9 @@ func RabbitMQCluster(t testing.TB, n int) []*RabbitMQServer {
 }
 
 // Launch starts a node that was stopped, with its data.
-func (s *RabbitMQServer) Launch() (err error) {
-	for range 3 { // the mapper may not yet have noticed that the old one is gone
-		if err = s.start(); err == nil {
-			return nil
-		}
+func (s *RabbitMQServer) Launch() error {
+	if err := tries(s.start); err != nil { // the mapper may not yet have noticed that the old one is gone
+		return fmt.Errorf("start rabbitmq-server: %w", err)
 	}
-	return fmt.Errorf("start rabbitmq-server: %w", err)
+	return nil
 }
