@@ -81,7 +81,7 @@ func TestStopUnderMessages(t *testing.T) {
 	}
 	stop()
 	publishers.Wait()
-	within(t, 4*patient, "every message to come", func() bool { return l.missing() == 0 })
+	awaitAll(t, w, l)
 	for _, fault := range l.faults("audit") {
 		t.Error(fault)
 	}
