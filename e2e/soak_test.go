@@ -121,8 +121,10 @@ func soak(t *testing.T, w world, c *cluster) {
 	var addresses [2]atomic.Pointer[string]
 	begin := func(i int) {
 		t.Helper()
-		sidecars[i] = w.sidecar(t, args...)
-		addresses[i].Store(&sidecars[i].addr)
+		s := w.launch(t, args...)
+		within(t, 4*patient, "a sidecar to be ready", func() bool { return s.get("/readyz").status == 200 })
+		sidecars[i] = s
+		addresses[i].Store(&s.addr)
 	}
 	begin(0)
 	begin(1)
@@ -137,7 +139,7 @@ func soak(t *testing.T, w world, c *cluster) {
 	for range 2 {
 		pullers.Go(func() { p.run(reading) })
 	}
-	awaitQueues(t, ctx, l, addresses[:])
+	awaitQueues(ctx, t, l, addresses[:])
 
 	for key := range 4 {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
@@ -205,7 +207,7 @@ func noDeadLetters(t *testing.T, w world) {
 }
 
 // awaitQueues returns when all queues are there: a message has come to each.
-func awaitQueues(t *testing.T, ctx context.Context, l *ledger, addresses []atomic.Pointer[string]) {
+func awaitQueues(ctx context.Context, t *testing.T, l *ledger, addresses []atomic.Pointer[string]) {
 	t.Helper()
 	client := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	n := 0

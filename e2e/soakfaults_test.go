@@ -99,7 +99,7 @@ func (p *puller) pull(ctx context.Context, address string) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // this is the cut
+	defer conn.CloseNow() // this is the cut
 	for {
 		_, text, err := conn.Read(ctx)
 		if err != nil {

@@ -46,7 +46,7 @@ func TestStopUnderMessages(t *testing.T) {
 	defer pullers.Wait()
 	defer end()
 	pullers.Go(func() { p.run(reading) })
-	awaitQueues(t, ctx, l, addresses[:])
+	awaitQueues(ctx, t, l, addresses[:])
 	for key := range 3 {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
 	}
