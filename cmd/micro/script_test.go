@@ -23,7 +23,7 @@ import (
 const (
 	sigterm = syscall.SIGTERM
 	// patience is how long a script waits for something to happen.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 )
 
 // scripts is how one folder of scripts is run.

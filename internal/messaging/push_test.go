@@ -300,9 +300,10 @@ func TestUnreachableIsNoAttempt(t *testing.T) {
 }
 
 func TestSlowHandlerIsExtended(t *testing.T) {
+	t.Parallel()
 	k := keep(t)
-	w := k.work(Push{AckWait: time.Second}, PushOptions{}, func(http.ResponseWriter, posted) {
-		<-time.After(2500 * time.Millisecond)
+	w := k.work(Push{AckWait: 3 * time.Second}, PushOptions{}, func(http.ResponseWriter, posted) {
+		<-time.After(7 * time.Second)
 	})
 	k.post("t", "x")
 	w.expect("x", 1)

@@ -272,7 +272,7 @@ func TestSilent(t *testing.T) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for until := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(30 * time.Second); !f(); time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatal(what + ": not so")
 		}

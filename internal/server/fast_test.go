@@ -252,7 +252,7 @@ func TestIdleConnectionsEndAfterUnwantedBodies(t *testing.T) {
 			t.Fatal(resp, err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); conn.at.Load().IsZero(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); conn.at.Load().IsZero(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the idle connection has no deadline")
 		}

@@ -124,7 +124,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // too late to start anything
 	}
-	if err := s.startChild(); err != nil {
+	if err := s.startChildren(); err != nil {
 		return err
 	}
 	s.apps.apply(s.cfg.applications())
@@ -143,7 +143,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"applications", s.apps.stop},
 		{"drain delay", s.drainDelay},
 		{"deliveries", s.stopPushes},
-		{"child", s.stopChild},
+		{"children", s.stopChildren},
 		{"listeners", s.drain},
 		{"monitoring", s.monitoring.stop},
 		{"delayed messages", s.delayed.stop},

@@ -56,6 +56,7 @@ func testConfig() Config {
 		RegisterInterval: 30 * time.Second,
 		Engines:          Engines{Registry: "memory", Broker: "memory", MaxBodySize: 1 << 20, Host: true},
 		RequestTimeout:   5 * time.Second,
+		ConnectTimeout:   5 * time.Second,
 		Retries:          1,
 		PoolSize:         64,
 		MaxBodySize:      1 << 20,

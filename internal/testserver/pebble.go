@@ -112,13 +112,20 @@ func (s *PebbleServer) front(address string) string {
 	})
 }
 
-// Issuer is whom to trust about the certificates that it issues.
-func (s *PebbleServer) Issuer() *x509.CertPool {
+// IssuerPEM is the certificate to trust about those that it issues.
+func (s *PebbleServer) IssuerPEM() []byte {
 	s.t.Helper()
 	text, err := s.get(s.management + "/roots/0")
 	if err != nil {
 		s.t.Fatalf("Pebble's root: %v", err)
 	}
+	return text
+}
+
+// Issuer is whom to trust about the certificates that it issues.
+func (s *PebbleServer) Issuer() *x509.CertPool {
+	s.t.Helper()
+	text := s.IssuerPEM()
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
 		s.t.Fatalf("Pebble's root is %q", text)

@@ -113,8 +113,8 @@ func (s *RabbitMQServer) stopEpmd() {
 func (s *RabbitMQServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	if err := tries(s.start); err != nil { // the mapper may not yet have noticed that the old one is gone
-		s.t.Fatalf("restart rabbitmq-server: %v", err)
+	if err := s.Launch(); err != nil {
+		s.t.Fatal(err)
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 type Registry struct {
 	client    *api.Client
 	transport *http.Transport
+	pulse     *pulse
 	address   string
 	log       *slog.Logger
 	// writing holds a token while a registration is compared with what the
@@ -62,14 +63,15 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	if secure != nil {
 		transport.TLSClientConfig = secure
 	}
-	config.HttpClient.Transport = limited{next: transport, limit: maxAnswer}
+	pulse := &pulse{next: transport}
+	config.HttpClient.Transport = limited{next: pulse, limit: maxAnswer}
 	address := config.Address // NewClient takes the scheme off
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
 	r := &Registry{
-		client: client, transport: transport, address: address, log: log,
+		client: client, transport: transport, pulse: pulse, address: address, log: log,
 		writing: make(chan struct{}, 1), watches: make(chan struct{}, maxWatches),
 	}
 	r.shared = &shared{registry: r, listeners: map[*listener]struct{}{}}

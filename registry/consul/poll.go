@@ -29,8 +29,9 @@ const (
 // poller keeps one blocking query going until its context ends, through
 // whatever happens to the agent.
 type poller struct {
-	log  *slog.Logger
-	what string // for the log
+	log   *slog.Logger
+	what  string // for the log
+	pulse *pulse
 	// ask sends the query and, if it succeeded, takes in the answer. fresh
 	// says that changes may have been missed since the last one.
 	ask func(ctx context.Context, q *api.QueryOptions, fresh bool) (answer, error)
@@ -47,13 +48,16 @@ func (p poller) run(ctx context.Context) error {
 	index, fresh, failing := uint64(0), true, false
 	backoff := firstBackoff
 	for {
-		begun := time.Now()
-		last, err := p.once(ctx, index, fresh)
+		begun, era := time.Now(), p.pulse.now()
+		last, err := p.once(ctx, era, index, fresh)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		pause := minInterval + time.Duration(last.entries)*entryCost - time.Since(begun)
 		switch {
+		case err != nil && era.Err() != nil: // nobody knows whether the query was alive
+			index, fresh = 0, true
+			pause = rand.N(spread)
 		case err != nil:
 			if !failing {
 				p.log.Warn("consul cannot be watched, trying again", "what", p.what, "error", err)
@@ -80,8 +84,10 @@ func (p poller) run(ctx context.Context) error {
 	}
 }
 
-func (p poller) once(ctx context.Context, index uint64, fresh bool) (answer, error) {
+// once gives the query up when the era ends.
+func (p poller) once(ctx, era context.Context, index uint64, fresh bool) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/16+waitMargin)
 	defer cancel()
+	defer context.AfterFunc(era, cancel)()
 	return p.ask(ctx, &api.QueryOptions{WaitIndex: index, WaitTime: waitTime}, fresh)
 }

@@ -52,7 +52,7 @@ func (r *Registry) watchAlone(ctx context.Context, name string, changed func(reg
 		}
 		return answer{meta.LastIndex, len(entries)}, nil
 	}
-	return poller{log: r.log, what: name, ask: ask}.run(ctx)
+	return poller{log: r.log, pulse: r.pulse, what: name, ask: ask}.run(ctx)
 }
 
 // Watch implements [registry.Registry]. It never breaks, as WatchName. There
@@ -74,10 +74,10 @@ const queries = 2
 func (r *Registry) watchAll(ctx context.Context, work *sync.WaitGroup, tell func(note)) {
 	w := watch{registry: r, tell: tell}
 	work.Go(func() {
-		_ = poller{log: r.log, what: "checks", ask: w.askChecks}.run(ctx) // ctx's error, as below
+		_ = poller{log: r.log, pulse: r.pulse, what: "checks", ask: w.askChecks}.run(ctx) // ctx's error, as below
 	})
 	work.Go(func() {
-		_ = poller{log: r.log, what: "services", ask: w.askServices}.run(ctx)
+		_ = poller{log: r.log, pulse: r.pulse, what: "services", ask: w.askServices}.run(ctx)
 	})
 }
 

@@ -80,7 +80,8 @@ func decode(at string, data []byte) (*entry, error) {
 		Name: r.Name, Version: r.Version, Metadata: r.Metadata, Endpoints: r.Endpoints, Nodes: []registry.Node{r.Node},
 	}}
 	if r.Deadline != 0 {
-		e.deadline = time.UnixMilli(r.Deadline)
+		e.written = time.UnixMilli(r.Deadline)
+		e.deadline = steady(e.written)
 	}
 	return e, nil
 }
