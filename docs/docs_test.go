@@ -4,11 +4,10 @@ package docs
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,54 +19,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	"go.uber.org/goleak"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // patient bounds what takes as long as it takes.
 const patient = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// block is a fenced sh block with <!-- test --> on the line above it: it is
-// run. When the next text block has <!-- output --> above it, what the commands
-// print must match that; … stands for anything.
-type block struct {
-	line     int // of its fence, from 1
-	commands string
-	output   string // what it must print, when that is checked
-	checked  bool
-}
-
-// readBlocks returns the marked blocks of a page.
-func readBlocks(page string) ([]block, error) {
-	var blocks []block
-	lines := strings.Split(page, "\n")
-	for i := 0; i < len(lines); i++ {
-		fence, ok := strings.CutPrefix(lines[i], "```")
-		if !ok {
-			continue
-		}
-		mark := ""
-		if i > 0 {
-			mark = strings.TrimSpace(lines[i-1])
-		}
-		end := slices.Index(lines[i+1:], "```")
-		if end < 0 {
-			return nil, fmt.Errorf("line %d: the block has no end", i+1)
-		}
-		body := strings.Join(lines[i+1:i+1+end], "\n")
-		switch {
-		case mark == "<!-- test -->" && fence == "sh":
-			blocks = append(blocks, block{line: i + 1, commands: body})
-		case mark == "<!-- output -->" && fence == "text" && len(blocks) > 0 && !blocks[len(blocks)-1].checked:
-			blocks[len(blocks)-1].output, blocks[len(blocks)-1].checked = body, true
-		case mark == "<!-- test -->" || mark == "<!-- output -->":
-			return nil, fmt.Errorf("line %d: %s stands above a block of %q", i+1, mark, fence)
-		}
-		i += end + 1
-	}
-	return blocks, nil
-}
 
 // matches tells whether got is what the page shows. Blanks count as one: the
 // width of a table's columns depends on the ports.
@@ -84,7 +45,7 @@ func tidy(text string) string {
 }
 
 func TestCommands(t *testing.T) {
-	for _, tool := range []string{"sh", "curl", "python3", "node"} {
+	for _, tool := range []string{"sh", "curl", "python3", "node", "openssl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatal(err)
@@ -93,20 +54,13 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	bin := buildPrograms(t)
-	pages, err := filepath.Glob("*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	run := 0
-	for _, path := range append(pages, "../README.md") {
-		text, err := os.ReadFile(path)
+	for _, path := range pages(t) {
+		blocks, err := readBlocks(content(t, path))
 		if err != nil {
-			t.Fatal(err)
+			t.Errorf("%s: %v", path, err)
 		}
-		blocks, err := readBlocks(string(text))
-		if err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
+		blocks = slices.DeleteFunc(blocks, func(b block) bool { return b.mark != "test" && b.mark != "page" })
 		if run += len(blocks); len(blocks) > 0 {
 			t.Run(filepath.Base(path), func(t *testing.T) { runPage(t, bin, path, blocks) })
 		}
@@ -128,9 +82,10 @@ func buildPrograms(t *testing.T) string {
 	return dir
 }
 
-// pagePorts are the ports that pages use: the sidecar's, and 9090 to 9099 for
-// the reader's own programs.
-var pagePorts = regexp.MustCompile(`\b(8081|909[0-9])\b`)
+// pagePorts are the ports that pages use: the sidecar's, 9090 to 9099 for the
+// reader's own programs, gRPC's, and those of Pebble and of who is certified by
+// it.
+var pagePorts = regexp.MustCompile(`\b(8081|909[0-9]|50051|14000|500[12])\b`)
 
 // reader follows one page, as a person would who has read nothing else.
 type reader struct {
@@ -154,25 +109,10 @@ func (r *reader) localise(t *testing.T, text string) string {
 	t.Helper()
 	return pagePorts.ReplaceAllStringFunc(text, func(port string) string {
 		if r.ports[port] == "" {
-			r.ports[port] = freePort(t)
+			r.ports[port] = strconv.Itoa(testserver.FreePort(t))
 		}
 		return r.ports[port]
 	})
-}
-
-// freePort returns a port below those that systems give to connections and to
-// listeners on port 0: nobody is given it before the reader's program has it.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(20_000 + rand.IntN(12_000))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			_ = l.Close() // it was never used
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // command prepares commands to run in a process group of their own.
@@ -232,9 +172,46 @@ func content(t *testing.T, path string) string {
 	return string(data)
 }
 
-// runPage runs a page's blocks one after the other.
+// uses reports whether a block has the port in it.
+func uses(blocks []block, port string) bool {
+	return slices.ContainsFunc(blocks, func(b block) bool { return strings.Contains(b.body, port) })
+}
+
+// serveGRPC starts a gRPC server at the port that pages call 50051.
+func (r *reader) serveGRPC(t *testing.T) {
+	t.Helper()
+	_, r.ports["50051"], _ = net.SplitHostPort(testserver.StartGRPC(t, testserver.ReflectionV1).Addr)
+}
+
+// certify starts an authority at the port that pages call 14000, which looks for
+// answers to its challenges at 5001 and 5002. To trust it are ca.pem, and about
+// what it issues issuer.pem.
+func (r *reader) certify(t *testing.T) {
+	t.Helper()
+	ca := testserver.Pebble(t, 24*60*60)
+	directory, err := url.Parse(ca.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ports["14000"] = directory.Port()
+	r.ports["5001"], r.ports["5002"] = strconv.Itoa(ca.TLSPort), strconv.Itoa(ca.HTTPPort)
+	for name, text := range map[string]string{"ca.pem": content(t, ca.Root), "issuer.pem": string(ca.IssuerPEM())} {
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// runPage runs a page's blocks one after the other, beside a sidecar with the
+// greeters, and with what else they use.
 func runPage(t *testing.T, bin, path string, blocks []block) {
 	r := newReader(t, bin)
+	if uses(blocks, "50051") {
+		r.serveGRPC(t)
+	}
+	if uses(blocks, "14000") {
+		r.certify(t)
+	}
 	r.start(t, r.localise(t, "micro sidecar --address=127.0.0.1:8081 --enable_stats"))
 	r.await(t, "/readyz")
 	r.start(t, "rpcserver")
@@ -242,11 +219,36 @@ func runPage(t *testing.T, bin, path string, blocks []block) {
 	r.await(t, "/registry?service=go.micro.srv.greeter")
 	r.await(t, "/registry?service=go.micro.srv.greeterweb")
 	for _, b := range blocks {
-		got := r.sh(t, r.localise(t, b.commands))
+		run := r.sh
+		if b.mark == "page" {
+			run = r.browse
+		}
+		got := run(t, r.localise(t, b.body))
 		if want := r.localise(t, b.output); b.checked && !matches(want, got) {
 			t.Errorf("%s:%d: the commands print\n%s\nthe page shows\n%s", path, b.line, got, want)
 		}
 	}
+}
+
+// browse runs a script in Chromium, on a page of the sidecar's own, and returns the
+// first line that it logs. Meanwhile messages are published to the topic foo.
+func (r *reader) browse(t *testing.T, script string) string {
+	t.Helper()
+	base := "http://127.0.0.1:" + r.ports["8081"]
+	tab, cancel := context.WithTimeout(testserver.Chromium(t), patient)
+	defer cancel()
+	if err := chromedp.Do(tab, chromedp.Navigate(base+"/livez")); err != nil {
+		t.Fatal(err)
+	}
+	said, err := chromedp.Run(tab, chromedp.Evaluate[string](`new Promise(said => {
+		console.log = line => said(String(line));
+		setInterval(() => fetch("/broker?topic=foo", {method: "POST", body: "Hello World!"}), 100);
+		(0, eval)(`+strconv.Quote(script)+`);
+	})`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, script)
+	}
+	return said
 }
 
 // await waits until the sidecar answers 200.

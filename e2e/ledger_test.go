@@ -42,6 +42,18 @@ func (l *ledger) arrive(queue, message string) {
 	}
 }
 
+// has tells that a message came to every queue.
+func (l *ledger) has(message string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, came := range l.came {
+		if came[message] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // missing is how many deliveries are still to come.
 func (l *ledger) missing() (n int) {
 	l.mu.Lock()

@@ -157,7 +157,7 @@ func testSlowSubscriber(t *testing.T, w world) {
 		}
 	}
 	t.Logf("%d MiB, the longest from publish to the fast subscriber %v; cut after %d", messages, longest.Round(time.Millisecond), cut)
-	if longest > 3*time.Second {
+	if longest > 15*time.Second {
 		t.Errorf("the slow subscriber slowed the other one: %v", longest)
 	}
 	// The slow one is told why it was cut, after what was under way.

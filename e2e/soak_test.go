@@ -17,10 +17,12 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // soakTime is how long things are killed: go test ./e2e -run Soak -soak 10m.
-var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test")
+var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test, on each engine")
 
 // consumer is an application that takes messages, and that crashes when told:
 // its connections break and its port is closed for a moment.
@@ -35,7 +37,7 @@ type consumer struct {
 
 func newConsumer(t *testing.T, l *ledger) *consumer {
 	t.Helper()
-	c := &consumer{ledger: l, addr: "127.0.0.1:0"}
+	c := &consumer{ledger: l, addr: testserver.DeadAddr(t)} // its own also while it is closed
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +53,6 @@ func (c *consumer) start() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr = l.Addr().String()
 	c.server, c.done = &http.Server{Handler: c, ReadHeaderTimeout: patient}, make(chan struct{})
 	server, done := c.server, c.done
 	go func() {
@@ -80,13 +81,39 @@ func (c *consumer) crash() {
 	<-done
 }
 
-// TestSoak kills sidecars, engine hosts among them, and the application, at
-// random and under load. Every message that got a 200 comes to both queues, in
-// one of them in order.
+// TestSoak kills sidecars, engine hosts among them, the application, pulling
+// clients and nodes of the engine's cluster, at random and under load. Every
+// message that got a 200 comes to all queues, in one of them in order.
 func TestSoak(t *testing.T) {
-	l := newLedger("billing", "audit")
+	t.Run("embedded", func(t *testing.T) {
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded"), nil)
+	})
+	t.Run("nats", func(t *testing.T) {
+		servers := testserver.NATSProcesses(t, 3)
+		var c cluster
+		addresses := make([]string, len(servers))
+		for i, s := range servers {
+			addresses[i] = s.Addr
+			c.nodes = append(c.nodes, s)
+		}
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats", "MICRO_BROKER_ADDRESS=nats://"+strings.Join(addresses, ",")), &c)
+	})
+	t.Run("rabbitmq", func(t *testing.T) {
+		servers := testserver.RabbitMQCluster(t, 3)
+		c := cluster{most: 20 * time.Second}
+		addresses := make([]string, len(servers))
+		for i, s := range servers {
+			addresses[i] = s.Addr
+			c.nodes = append(c.nodes, s)
+		}
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=rabbitmq", "MICRO_BROKER_ADDRESS=amqp://"+strings.Join(addresses, ",")), &c)
+	})
+}
+
+// soak tests one engine; c is its cluster, if it has one.
+func soak(t *testing.T, w world, c *cluster) {
+	l := newLedger("billing", "audit", "pull")
 	app := newConsumer(t, l)
-	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded")
 	args := []string{
 		"--subscribe=topic=orders,queue=billing,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/billing",
 		"--subscribe=topic=orders,queue=audit,ordered=true,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/audit",
@@ -100,20 +127,28 @@ func TestSoak(t *testing.T) {
 	}
 	begin(0)
 	begin(1)
-	within(t, patient, "both queues", func() bool {
-		out := w.succeed(t, "queue", "list", "orders")
-		return strings.Contains(out, "billing") && strings.Contains(out, "audit")
-	})
-
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var publishers sync.WaitGroup
+	reading, end := context.WithCancel(t.Context())
+	defer end()
+	p := puller{addresses: addresses[:], ledger: l}
+	var publishers, pullers sync.WaitGroup
+	defer pullers.Wait()
+	defer end()
+	for range 2 {
+		pullers.Go(func() { p.run(reading) })
+	}
+	awaitQueues(t, ctx, l, addresses[:])
+
 	for key := range 4 {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
 	}
 	kills, crashes := 0, 0
-	for end := time.Now().Add(*soakTime); time.Now().Before(end); {
+	for over := time.Now().Add(*soakTime); time.Now().Before(over) || kills == 0; {
 		<-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond)
+		if c != nil {
+			c.strike(t)
+		}
 		if rand.IntN(3) == 0 {
 			app.crash()
 			<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -128,6 +163,9 @@ func TestSoak(t *testing.T) {
 		begin(i)
 		kills++
 	}
+	if c != nil {
+		c.settle(t)
+	}
 	stop()
 	publishers.Wait()
 	within(t, 4*patient, "every message to come", func() bool { return l.missing() == 0 })
@@ -137,10 +175,24 @@ func TestSoak(t *testing.T) {
 	if out := w.succeed(t, "dead", "list", "orders", "--output=json"); out != "[]\n" {
 		t.Errorf("dead letters: %s", out)
 	}
-	if len(l.published) == 0 || kills == 0 {
+	if len(l.published) < 10 || kills == 0 || c != nil && c.kills == 0 {
 		t.Error("the test has tested nothing")
 	}
-	t.Logf("%d messages, %d kills of sidecars, %d crashes of the application, %d duplicates", len(l.published), kills, crashes, l.duplicates())
+	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients",
+		len(l.published), l.duplicates(), kills, c.count(), crashes, p.cuts.Load())
+}
+
+// awaitQueues returns when all queues are there: a message has come to each.
+func awaitQueues(t *testing.T, ctx context.Context, l *ledger, addresses []atomic.Pointer[string]) {
+	t.Helper()
+	client := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	n := 0
+	within(t, 4*patient, "all queues to get messages", func() bool {
+		<-time.After(50 * time.Millisecond)
+		message := fmt.Sprintf("first/%06d", n)
+		n++
+		return publishOrder(ctx, client, *addresses[0].Load(), "first", message) == nil && l.has(message)
+	})
 }
 
 // publishOrders publishes one message after the other, each until it got a 200:

@@ -36,6 +36,8 @@ func RunDurable(t *testing.T, open func(t *testing.T) broker.Broker, o Options) 
 		{"MemberLeaves", testLeave},
 		{"MemberDrains", testDrain},
 		{"MaxInFlightKeepsOrder", testInFlight},
+		{"OrderedQueueHasOneMember", testOneMember},
+		{"OrderedQueueGoesOn", testTakeOver},
 		{"OptionsOfExistingQueue", testRedeclare},
 		{"NamesNeverMix", testDurableNames},
 		{"BadNames", testBadNames},

@@ -19,6 +19,10 @@ type holding struct {
 	stored   broker.Stored
 	returned int // how often the message was given back without counting
 	held     *broker.Held
+
+	seq    uint64 // in the stream
+	number uint64 // of the delivery, among those of the queue
+	slot   bool   // it has one of the member's
 }
 
 // open reads a delivery.
@@ -31,7 +35,7 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 	if err != nil {
 		m.broker.o.Log.Warn("broker: a message's header cannot be read", "topic", m.topic, "error", err)
 	}
-	h = &holding{member: m, reply: msg.Reply, stored: broker.Stored{
+	h = &holding{member: m, reply: msg.Reply, seq: meta.Sequence.Stream, number: meta.Sequence.Consumer, stored: broker.Stored{
 		ID: strconv.FormatUint(meta.Sequence.Stream, 10),
 		At: meta.Timestamp,
 		Delivery: broker.Delivery{
@@ -112,6 +116,8 @@ func (h *holding) free() {
 	m := h.member
 	m.mu.Lock()
 	delete(m.holdings, h)
+	m.giveSlot(h)
+	m.settled++
 	m.mu.Unlock()
 	if m.room() {
 		m.wake()

@@ -34,7 +34,7 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 	case b.closed():
 		return q, broker.ErrClosed
 	}
-	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue)}
+	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue), kind: b.address.kind}
 	if err := b.agree(ctx, &q, o); err != nil {
 		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
@@ -63,13 +63,7 @@ func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
 	if !ok || closed {
 		return false
 	}
-	_, ch, err := b.consuming.channel(ctx)
-	if err != nil {
-		return false
-	}
-	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
-	_, err = within(ctx, func() (any, error) { return nil, q.make(ch, b.address.durable()) })
-	return err == nil
+	return b.make(ctx, &q) == nil
 }
 
 const durableKind = "micro" // what the names of durable queues begin with
@@ -78,6 +72,7 @@ const durableKind = "micro" // what the names of durable queues begin with
 type durableQueue struct {
 	topic   string
 	name    string
+	kind    string // what it was found to be, or will be
 	options broker.QueueOptions
 }
 
@@ -85,10 +80,9 @@ type durableQueue struct {
 func (d durableQueue) bounded() bool { return d.options.MaxInFlight > 0 }
 
 // make declares and binds it; it may be there.
-func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
+func (b *Broker) make(ctx context.Context, d *durableQueue) (err error) {
 	const week = 7 * 24 * time.Hour
 	args := amqp.Table{
-		amqp.QueueTypeArg: amqp.QueueTypeClassic,
 		// A message may be held for long; servers before 3.12 do not know this.
 		amqp.ConsumerTimeoutArg: week.Milliseconds(),
 	}
@@ -98,10 +92,8 @@ func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
 	if d.options.Expires > 0 {
 		args[amqp.QueueTTLArg] = d.options.Expires.Milliseconds()
 	}
-	if _, err := ch.QueueDeclare(d.name, true, false, false, false, args); err != nil {
-		return err
-	}
-	return ch.QueueBind(d.name, bindingKey(d.topic), exchange, false, nil)
+	d.kind, err = b.declareQueue(ctx, d.name, d.kind, bindingKey(d.topic), args)
+	return err
 }
 
 // merge returns the options that a queue has after it was declared with o:

@@ -36,6 +36,7 @@ type subscription struct {
 // lives.
 type source struct {
 	channel    *amqp.Channel
+	tag        string // the consumer's
 	deliveries <-chan amqp.Delivery
 }
 
@@ -100,7 +101,7 @@ func (s *subscription) begin(ch *amqp.Channel) (source, error) {
 		return source{}, err
 	}
 	deliveries, err := ch.Consume(q.Name, consumerTag, true, false, false, false, nil)
-	return source{ch, deliveries}, err
+	return source{ch, consumerTag, deliveries}, err
 }
 
 // run runs until the subscription is closed.
@@ -140,7 +141,7 @@ func (src source) leave() {
 	defer cancel()
 	// What fails has gone with its channel.
 	_, _ = within(ctx, func() (any, error) {
-		_ = src.channel.Cancel(consumerTag, false)
+		_ = src.channel.Cancel(src.tag, false)
 		return nil, src.channel.Close()
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -64,13 +65,14 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 			return nil, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
 		}
 		if last == nil || q.options != old {
-			if err := b.writeOptions(ctx, ch, q, last); err != nil {
-				return nil, err
-			}
+			return nil, b.writeOptions(ctx, *q, last)
 		}
-		return nil, q.make(ch, b.address.durable())
+		return nil, nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return b.make(ctx, q)
 }
 
 // lock returns the only channel of all that has the name's lock, and what
@@ -115,7 +117,8 @@ func (b *Broker) exists(ctx context.Context, name string) (bool, error) {
 	}
 	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
 	_, err = within(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+	// A classic queue is also not found while its node is away.
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "no queue ") {
 		return false, nil
 	}
 	return err == nil, err
@@ -127,12 +130,12 @@ type options struct {
 }
 
 // declareOptions declares the queue that keeps the options.
-func (d durableQueue) declareOptions(ch *amqp.Channel) error {
-	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}
+func (b *Broker) declareOptions(ctx context.Context, d durableQueue) error {
+	args := amqp.Table{}
 	if d.options.Expires > 0 {
 		args[amqp.QueueTTLArg] = (d.options.Expires + optionsOutlive).Milliseconds()
 	}
-	_, err := ch.QueueDeclare(d.optionsName(), true, false, false, false, args)
+	_, err := b.declareQueue(ctx, d.optionsName(), d.kind, "", args)
 	return err
 }
 
@@ -159,8 +162,8 @@ func (d durableQueue) readOptions(ch *amqp.Channel) (o broker.QueueOptions, last
 }
 
 // writeOptions replaces what was written before.
-func (b *Broker) writeOptions(ctx context.Context, ch *amqp.Channel, q *durableQueue, last *amqp.Delivery) error {
-	if err := q.declareOptions(ch); err != nil {
+func (b *Broker) writeOptions(ctx context.Context, q durableQueue, last *amqp.Delivery) error {
+	if err := b.declareOptions(ctx, q); err != nil {
 		return err
 	}
 	text, err := json.Marshal(options{q.options.AckWait.Milliseconds(), int64(q.options.MaxInFlight), q.options.Expires.Milliseconds()})

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engineurl"
 )
@@ -60,10 +62,11 @@ type address struct {
 	user, password string
 	vhost          string
 	exchange       string // go-micro's
+	kind           string // of new durable queues
 }
 
 // parse reads an address: amqp://[USER:PASSWORD@]HOST:PORT[/VHOST], amqps://
-// for TLS, several hosts of one cluster, and ?exchange=NAME.
+// for TLS, several hosts of one cluster, and ?exchange=NAME&queue_type=TYPE.
 func parse(u *url.URL) (address, error) {
 	if u == nil {
 		u = &url.URL{Scheme: "amqp", Host: "127.0.0.1:5672"}
@@ -83,6 +86,9 @@ func parse(u *url.URL) (address, error) {
 	p := engineurl.Query(u)
 	a := address{hosts: hosts, user: "guest", password: "guest", vhost: "/", exchange: p.String("exchange", "micro")}
 	a.tls = engineurl.TLS(p, u.Scheme == "amqps")
+	if a.kind = p.Choice("queue_type", "auto", amqp.QueueTypeQuorum, amqp.QueueTypeClassic); a.kind == "auto" {
+		a.kind = defaultKind(len(hosts))
+	}
 	if len(a.exchange) > 200 || strings.HasPrefix(a.exchange, "amq.") || strings.ContainsAny(a.exchange, "\r\n") {
 		return address{}, fmt.Errorf("parameter exchange: expected a name of at most 200 bytes that does not begin with amq., got %.100q", a.exchange)
 	}

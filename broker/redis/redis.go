@@ -44,7 +44,7 @@ const (
 // Broker implements [broker.Broker], [broker.Durable], [broker.Deduplicator]
 // and [broker.Queues]. It is safe for concurrent use.
 type Broker struct {
-	client  goredis.UniversalClient
+	client  *goredis.Client // not the library's interface, with which its 400 commands stay in the binary
 	scripts *scripts
 	log     *slog.Logger
 
@@ -119,7 +119,15 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Broker{client: goredis.NewUniversalClient(o), scripts: s, log: log, open: map[closer]struct{}{}}, nil
+	return &Broker{client: connect(o), scripts: s, log: log, open: map[closer]struct{}{}}, nil
+}
+
+// connect makes the client of a server, or of what Sentinels know under a name.
+func connect(o *goredis.UniversalOptions) *goredis.Client {
+	if o.MasterName != "" {
+		return goredis.NewFailoverClient(o.Failover())
+	}
+	return goredis.NewClient(o.Simple())
 }
 
 // quiet keeps the client library from writing to stderr: its logger is one for

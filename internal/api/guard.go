@@ -19,11 +19,10 @@ type Guard struct {
 	// Origins may call from a browser, like "https://shop.example"; "*" means any,
 	// without what the browser would add by itself (cookies, client certificates).
 	Origins []string
-	// Loopback says that the listeners are on loopback alone: then Host must be
-	// a loopback name or one of Hosts. On unix sockets it may be anything: no
-	// browser comes that way.
-	Loopback bool
-	Hosts    []string
+	// Hosts are values of Host that a listener on loopback takes beside the names
+	// of loopback. On other listeners it may be anything: the sidecar does not
+	// know its names there, and no browser comes by a unix socket.
+	Hosts []string
 	// Proxied has it look at requests that are proxied, too, which else are the
 	// node's own affair.
 	Proxied bool
@@ -32,7 +31,7 @@ type Guard struct {
 // admitOwn checks a request to one of the sidecar's own paths, adds what CORS asks
 // for, and answers preflights and refusals itself: then it returns false.
 func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
-	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS != nil, r.Header.Get})
+	answer, preflight, err := g.check(&query{r.Method, r.Host, httpmsg.OnLoopback(r.Context()), r.TLS != nil, r.Header.Get})
 	if !preflight {
 		// Whoever keeps the answer must not give it to a page of another origin,
 		// also if it is one to nobody's page (RFC 9110 section 12.5.5).
@@ -54,7 +53,7 @@ func (g *Guard) admitOwn(w http.ResponseWriter, r *http.Request) bool {
 // answers to RPC, to POST, are kept by nobody: they say "Vary" when there is an
 // origin.
 func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.ResponseWriter, done bool, _ error) {
-	answer, preflight, err := g.check(&query{r.Method, r.Host, r.RemoteAddr, r.TLS, r.Header.Get})
+	answer, preflight, err := g.check(&query{r.Method, r.Host, r.Loopback, r.TLS, r.Header.Get})
 	if err != nil {
 		return &withHeader{w, httpmsg.Header{{Name: "Vary", Value: "Origin"}}}, false, err
 	}
@@ -91,15 +90,16 @@ func (w *withHeader) Head(status int, h httpmsg.Header, length int64) error {
 
 // query is what the guard looks at in a request.
 type query struct {
-	method, host, remote string
-	tls                  bool
-	get                  func(string) string // of the header
+	method, host string
+	loopback     bool // the listener
+	tls          bool
+	get          func(string) string // of the header
 }
 
 // check returns the fields to add to the answer and whether the request is a
 // preflight (Fetch standard, CORS protocol), or why it is refused.
 func (g *Guard) check(r *query) (answer httpmsg.Header, preflight bool, err error) {
-	if g.Loopback && r.remote != httpmsg.UnixClient && !g.knownHost(r.host) {
+	if r.loopback && !g.knownHost(r.host) {
 		return nil, false, httpmsg.Errorf(http.StatusForbidden, "host %q is neither loopback nor in --allowed_hosts", r.host)
 	}
 	origin := r.get("Origin")

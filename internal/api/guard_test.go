@@ -11,13 +11,13 @@ import (
 )
 
 func TestGuard(t *testing.T) {
-	shop := Guard{Origins: []string{"https://shop.example"}, Loopback: true, Hosts: []string{"micro.test"}}
+	shop := Guard{Origins: []string{"https://shop.example"}, Hosts: []string{"micro.test"}}
 	open := Guard{Origins: []string{"*"}}
 	for name, test := range map[string]struct {
 		guard  Guard
 		method string
 		host   string
-		remote string
+		beyond bool // the listener is not on loopback
 		header map[string]string
 		status int // 0: it goes on
 		allow  string
@@ -30,10 +30,9 @@ func TestGuard(t *testing.T) {
 		"a host that is allowed":         {guard: shop, host: "MICRO.test:8081"},
 		"a rebound name":                 {guard: shop, host: "evil.example:8081", status: 403},
 		"a name that ends like one":      {guard: shop, host: "evillocalhost", status: 403},
-		"any host on a unix socket":      {guard: shop, host: "evil.example", remote: "@"},
-		"another origin on one":          {guard: shop, host: "evil.example", remote: "@", header: map[string]string{"Origin": "https://evil.example"}, status: 403},
+		"any host on another listener":   {guard: shop, host: "evil.example", beyond: true},
+		"another origin on one":          {guard: shop, host: "evil.example", beyond: true, header: map[string]string{"Origin": "https://evil.example"}, status: 403},
 		"an address that is not ours":    {guard: shop, host: "192.0.2.1", status: 403},
-		"any host beyond loopback":       {guard: open, host: "sidecar.example"},
 		"the same origin":                {guard: shop, host: "localhost:8081", header: map[string]string{"Origin": "http://localhost:8081"}},
 		"the same host over TLS":         {guard: shop, host: "localhost:8081", header: map[string]string{"Origin": "https://localhost:8081"}, status: 403},
 		"another port":                   {guard: shop, host: "localhost:8081", header: map[string]string{"Origin": "http://localhost:9090"}, status: 403},
@@ -44,8 +43,8 @@ func TestGuard(t *testing.T) {
 		"an image on another port":       {guard: shop, host: "localhost", header: map[string]string{"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, status: 403},
 		"a frame on another site":        {guard: shop, host: "localhost", header: map[string]string{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, status: 403},
 		"an origin in --cors":            {guard: shop, host: "localhost", header: map[string]string{"Origin": "https://shop.example"}, allow: "https://shop.example"},
-		"any origin, but a rebound name": {guard: Guard{Origins: []string{"*"}, Loopback: true}, host: "evil.example", header: map[string]string{"Origin": "https://a.example"}, status: 403},
-		"any origin":                     {guard: open, host: "sidecar.example", header: map[string]string{"Origin": "https://a.example"}, allow: "*"},
+		"any origin, but a rebound name": {guard: open, host: "evil.example", header: map[string]string{"Origin": "https://a.example"}, status: 403},
+		"any origin":                     {guard: open, beyond: true, host: "sidecar.example", header: map[string]string{"Origin": "https://a.example"}, allow: "*"},
 		"a preflight": {
 			guard: shop, method: http.MethodOptions, host: "localhost", status: 204, allow: "https://shop.example",
 			header: map[string]string{"Origin": "https://shop.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-a, x-b"},
@@ -60,8 +59,11 @@ func TestGuard(t *testing.T) {
 				test.method = http.MethodGet
 			}
 			own := httptest.NewRequest(test.method, "/registry", nil)
-			own.Host, own.RemoteAddr = test.host, test.remote
-			data := &httpmsg.Request{Method: test.method, Target: "/a/b", Host: test.host, RemoteAddr: test.remote}
+			own.Host = test.host
+			if !test.beyond {
+				own = own.WithContext(httpmsg.WithLoopback(own.Context()))
+			}
+			data := &httpmsg.Request{Method: test.method, Target: "/a/b", Host: test.host, Loopback: !test.beyond}
 			for field, value := range test.header {
 				own.Header.Set(field, value)
 				data.Header.Add(field, value)
@@ -128,7 +130,7 @@ func TestSameOriginOverTLS(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/registry", nil)
 	r.Host, r.TLS = "localhost:8081", &tls.ConnectionState{}
 	r.Header.Set("Origin", "https://localhost:8081")
-	if status, _ := ownVerdict(&Guard{Loopback: true}, r); status != 0 {
+	if status, _ := ownVerdict(&Guard{}, r.WithContext(httpmsg.WithLoopback(r.Context()))); status != 0 {
 		t.Errorf("refused with %d", status)
 	}
 }

@@ -36,9 +36,10 @@ func TestOwnPathsAreExact(t *testing.T) {
 
 func TestTheGuardStandsBeforeEveryOwnPath(t *testing.T) {
 	a := newAPI(t, memory.New())
-	a.Page, a.Guard = answers("a page"), Guard{Loopback: true}
+	a.Page = answers("a page")
 	for _, path := range []string{"/registry", "/broker", "/health", "/livez", "/readyz", "/metrics", "/stats"} {
 		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r = r.WithContext(httpmsg.WithLoopback(r.Context()))
 		r.Host = "evil.example"
 		if w := asked(t, a, r); w.Code != http.StatusForbidden {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
@@ -156,10 +157,10 @@ func TestTheDataPlaneChoosesItsHandler(t *testing.T) {
 
 func TestWhatIsProxiedIsNotGuarded(t *testing.T) {
 	a := newAPI(t, memory.New())
-	a.ProxyByDefault, a.Guard = true, Guard{Loopback: true}
+	a.ProxyByDefault = true
 	for target, want := range map[string]int{"/foo/bar": 200, "/rpc": 403} {
 		var sent answer
-		r := &httpmsg.Request{Method: "GET", Target: target, Host: "evil.example"}
+		r := &httpmsg.Request{Method: "GET", Target: target, Host: "evil.example", Loopback: true}
 		if err := a.Serve(t.Context(), r, &sent); err != nil || sent.status != want {
 			t.Errorf("%s: %d %s, %v", target, sent.status, sent.body, err)
 		}

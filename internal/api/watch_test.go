@@ -121,6 +121,31 @@ func TestWatchSocket(t *testing.T) {
 	}
 }
 
+// What a watcher says is dropped: its pings are answered behind it, and it goes
+// in order.
+func TestWatchSocketOfWhoTalks(t *testing.T) {
+	a := newAPI(t, memory.New())
+	conn, _, err := websocket.Dial(t.Context(), serve(t, a)+"/registry", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseNow() }()
+	for _, size := range []int{5, 1 << 20} {
+		if err := conn.Write(t.Context(), websocket.MessageText, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Ping(conn.CloseRead(t.Context())); err != nil { // everything before it was read
+		t.Fatal(err)
+	}
+	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Errorf("closed: %v", err)
+	}
+	if err := a.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWatchEvents(t *testing.T) {
 	a := newAPI(t, memory.New())
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, serve(t, a)+"/registry", nil)

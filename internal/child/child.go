@@ -1,8 +1,8 @@
-// Package child runs one other program: it starts it in a process group of its
-// own, sends it signals, ends it within a time, and knows its exit status as a
-// shell would. When this process is the first of its PID namespace, as in a
+// Package child runs other programs: it starts each in a process group of its
+// own, sends them signals, ends them within a time, and knows their exit status
+// as a shell would. When this process is the first of its PID namespace, as in a
 // container, it also reaps what others leave behind. It decides nothing: when
-// the program starts and ends is the caller's affair.
+// the programs start and end is the caller's affair.
 package child
 
 import (
@@ -53,6 +53,7 @@ type Options struct {
 // concurrent use.
 type Process struct {
 	cmd     *exec.Cmd
+	reaper  *reaper       // nil unless this process is the first one
 	started chan struct{} // closed when it runs
 	done    chan struct{} // closed when it has ended
 	status  int
@@ -95,13 +96,14 @@ func (p *Process) Start(env ...string) error {
 		// started it: this one lives as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if err := p.cmd.Start(); err != nil {
+		ended, err := p.reaper.start(p.cmd)
+		if err != nil {
 			failed <- startError(p.cmd.Args[0], err)
 			return
 		}
 		close(p.started)
 		close(failed)
-		p.status = wait(p.cmd)
+		p.status = wait(p.cmd, ended)
 		killGroup(p.cmd.Process)
 		close(p.done)
 	}()
@@ -117,6 +119,9 @@ func (p *Process) Started() bool {
 		return false
 	}
 }
+
+// Name is the program as it was named.
+func (p *Process) Name() string { return p.cmd.Args[0] }
 
 // Pid returns the id of the started program's process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
@@ -174,12 +179,11 @@ func (p *Process) Kill() {
 	}
 }
 
-// wait returns the exit status of the program when it has ended.
-func wait(cmd *exec.Cmd) int {
-	if os.Getpid() == 1 {
-		if status, ok := waitForAll(cmd.Process.Pid); ok {
-			return status
-		}
+// wait returns the exit status of the program when it has ended; reaped yields it
+// when there is a reaper.
+func wait(cmd *exec.Cmd, reaped <-chan int) int {
+	if reaped != nil {
+		return <-reaped
 	}
 	_ = cmd.Wait() // the status is in ProcessState; pipes that stay open are nobody's error
 	return exitStatus(cmd.ProcessState)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 )
 
@@ -29,27 +30,62 @@ func terminate(p *os.Process, s os.Signal) {
 // killGroup kills what is left of the program's group.
 func killGroup(p *os.Process) { _ = syscall.Kill(-p.Pid, syscall.SIGKILL) }
 
-// waitForAll waits for every process that becomes our child, as the first
-// process of a PID namespace has to, and returns the status of the one with the
-// id pid when that ends. Others are reaped as long as there are any.
-func waitForAll(pid int) (status int, ok bool) {
-	found := make(chan int, 1)
-	go func() {
-		defer close(found)
-		for {
-			var ws syscall.WaitStatus
-			ended, err := syscall.Wait4(-1, &ws, 0, nil)
-			switch {
-			case errors.Is(err, syscall.EINTR):
-			case err != nil: // no child is left
-				return
-			case ended == pid:
-				found <- waitStatus(ws)
-			}
+// reaper waits for every process that becomes our child, as the first process of
+// a PID namespace has to, and so for the programs, too. A nil one leaves that to
+// os/exec. It works as long as there are children.
+type reaper struct {
+	mu      sync.Mutex // held while a program starts: its end comes after that
+	waiting map[int]chan<- int
+	running bool
+}
+
+// newReaper returns nil where there is nothing to reap.
+func newReaper() *reaper {
+	if os.Getpid() != 1 {
+		return nil
+	}
+	return &reaper{waiting: map[int]chan<- int{}}
+}
+
+// start starts a program; ended yields its exit status, nil without a reaper.
+func (r *reaper) start(cmd *exec.Cmd) (ended <-chan int, err error) {
+	if r == nil {
+		return nil, cmd.Start() //nolint:wrapcheck // the caller makes a StartError of it
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, err //nolint:wrapcheck // the caller makes a StartError of it
+	}
+	status := make(chan int, 1)
+	r.waiting[cmd.Process.Pid] = status
+	if !r.running {
+		r.running = true
+		go r.run()
+	}
+	return status, nil
+}
+
+// run reaps until there is no child.
+func (r *reaper) run() {
+	for {
+		var ws syscall.WaitStatus
+		ended, err := syscall.Wait4(-1, &ws, 0, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
 		}
-	}()
-	status, ok = <-found
-	return status, ok
+		r.mu.Lock()
+		if err != nil && len(r.waiting) == 0 {
+			r.running = false
+			r.mu.Unlock()
+			return
+		}
+		if status, ok := r.waiting[ended]; ok && err == nil {
+			status <- waitStatus(ws)
+			delete(r.waiting, ended)
+		}
+		r.mu.Unlock()
+	}
 }
 
 // exitStatus is what a shell says about a program that has ended.

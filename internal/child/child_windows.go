@@ -25,7 +25,11 @@ func terminate(p *os.Process, _ os.Signal) {
 // killGroup kills the program; what it started is left alone.
 func killGroup(p *os.Process) { _ = p.Kill() }
 
-// waitForAll is for systems where orphans become somebody's children.
-func waitForAll(int) (int, bool) { return 0, false }
+// reaper is for systems where orphans become somebody's children: there is none.
+type reaper struct{}
+
+func newReaper() *reaper { return nil }
+
+func (*reaper) start(cmd *exec.Cmd) (<-chan int, error) { return nil, cmd.Start() }
 
 func exitStatus(s *os.ProcessState) int { return s.ExitCode() }

@@ -7,6 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/health"
 	"github.com/micro/sidecar/internal/sidecar"
 )
@@ -18,6 +19,7 @@ const (
 	appPrefix   = "server_"
 	checkKey    = "healthcheck"
 	checkPrefix = "healthcheck_"
+	commandKey  = "command"
 )
 
 // maxApps bounds the list.
@@ -42,30 +44,60 @@ func parseApps(list *yaml.Node, settings []*setting) ([]fileApp, error) {
 			check.add(short, s)
 		}
 	}
-	app.names = append(app.names, checkKey)
+	app.names = append(app.names, checkKey, commandKey)
 	var out []fileApp
 	for _, entry := range list.Content {
 		if entry.Kind != yaml.MappingNode {
 			return nil, atLine(entry, errors.New(listKey+": expected lines of the form name: value for each"))
 		}
+		one := fileApp{line: entry.Line}
 		var nested []fileValue
 		values, err := app.read(entry, func(key, value *yaml.Node) (bool, error) {
-			if key.Value != checkKey {
+			var err error
+			switch key.Value {
+			case checkKey:
+				if value.Kind != yaml.MappingNode {
+					return false, atLine(value, errors.New(checkKey+": expected lines such as url: http://127.0.0.1:9090/health"))
+				}
+				nested, err = check.read(value, nothingSpecial)
+			case commandKey:
+				one.command, err = parseCommand(value)
+			default:
 				return false, nil
 			}
-			if value.Kind != yaml.MappingNode {
-				return false, atLine(value, errors.New(checkKey+": expected lines such as url: http://127.0.0.1:9090/health"))
-			}
-			var err error
-			nested, err = check.read(value, nothingSpecial)
 			return true, err
 		})
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, fileApp{entry.Line, append(values, nested...)})
+		one.values = append(values, nested...)
+		out = append(out, one)
 	}
 	return out, nil
+}
+
+// parseCommand reads a program and its arguments, each an item of a list: what
+// blanks and quotes mean is a shell's affair. A program without arguments may
+// stand by itself.
+func parseCommand(value *yaml.Node) (fileValue, error) {
+	items := value.Content
+	if value.Kind == yaml.ScalarNode {
+		items = []*yaml.Node{value}
+	}
+	command := fileValue{name: commandKey, line: value.Line}
+	for _, item := range items {
+		if item.Kind != yaml.ScalarNode || item.Tag == "!!null" {
+			items = nil
+			break
+		}
+		command.items = append(command.items, item.Value)
+	}
+	switch {
+	case value.Kind == yaml.ScalarNode && strings.ContainsAny(value.Value, " \t\n"), value.Kind == yaml.MappingNode,
+		len(items) == 0, items[0].Value == "":
+		return fileValue{}, atLine(value, errors.New(commandKey+": expected a list of the program and its arguments, such as [python3, app.py]"))
+	}
+	return command, nil
 }
 
 func nothingSpecial(_, _ *yaml.Node) (bool, error) { return false, nil }
@@ -89,14 +121,13 @@ func (c *Config) finishApps() error {
 	}
 	s := &c.Sidecar
 	if len(c.command) > 0 {
-		if s.App.Name == "" && len(all) == 1 { // it can only be this one
+		if s.App.Name == "" && len(all) == 1 && len(all[0].Command) == 0 { // it can only be this one
 			s.App, s.Healthcheck = all[0].App, all[0].Healthcheck
 			s.RegisterTTL, s.RegisterInterval = all[0].RegisterTTL, all[0].RegisterInterval
 			all = nil
 		}
-		if s.App.Name != "" && s.Healthcheck.URL == "" {
-			// What was started a moment ago does not listen yet.
-			s.Healthcheck.URL = health.TCP(s.App.Address)
+		if s.App.Name != "" {
+			awaitListener(s)
 		}
 	}
 	s.Applications = all
@@ -132,6 +163,23 @@ func (c *Config) application(entry fileApp) (sidecar.Application, error) {
 	if err := errors.Join(one.finishApp(given), one.finishRenewal(given)); err != nil {
 		return sidecar.Application{}, err
 	}
-	s := one.Sidecar
-	return sidecar.Application{App: s.App, Healthcheck: s.Healthcheck, RegisterTTL: s.RegisterTTL, RegisterInterval: s.RegisterInterval}, nil
+	s := &one.Sidecar
+	if entry.command.items != nil {
+		if _, err := child.New(entry.command.items, child.Options{}); err != nil {
+			return sidecar.Application{}, fmt.Errorf("%s:%d: %s: %w", c.File, entry.command.line, commandKey, err)
+		}
+		awaitListener(s)
+	}
+	return sidecar.Application{
+		App: s.App, Healthcheck: s.Healthcheck, RegisterTTL: s.RegisterTTL, RegisterInterval: s.RegisterInterval,
+		Command: entry.command.items,
+	}, nil
+}
+
+// awaitListener gives the application, which is started by the sidecar, a health
+// check if it has none: what was started a moment ago does not listen yet.
+func awaitListener(s *sidecar.Config) {
+	if s.Healthcheck.URL == "" {
+		s.Healthcheck.URL = health.TCP(s.App.Address)
+	}
 }

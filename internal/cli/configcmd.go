@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -43,7 +43,10 @@ func (i *invocation) named() error {
 			return err
 		}
 	}
-	return i.cfg.finishSidecar(i.given)
+	if err := i.cfg.finishSidecar(i.given); err != nil {
+		return err
+	}
+	return i.cfg.finishACME(i.given, i.dataDir())
 }
 
 func checkConfig(_ context.Context, i *invocation) error {
@@ -102,30 +105,38 @@ func (i *invocation) shown() []shownSetting {
 		}
 	}
 	for _, app := range i.all.apps {
-		for n, v := range app.values {
+		values := app.values
+		if app.command.items != nil {
+			values = append(slices.Clone(values), app.command)
+		}
+		for n, v := range values {
 			one := shownSetting{
-				Name: strings.TrimPrefix(v.name, appPrefix), Value: redacted(v.items), Reload: true,
+				Name: strings.TrimPrefix(v.name, appPrefix), Value: redacted(v.items), Reload: v.name != commandKey,
 				From: i.all.path + ":" + strconv.Itoa(v.line), indent: "    ",
 			}
 			if n == 0 {
 				one.indent = "  - "
 			}
-			one.list = v.name == "server_metadata"
+			one.list = v.name == "server_metadata" || v.name == commandKey
 			out = append(out, one)
 		}
 	}
 	return out
 }
 
+// commentColumn is where comments begin, but behind a long value: one that is
+// long shall not push all of them out of sight.
+const commentColumn = 40
+
 // printShown writes a configuration file whose comments say where each value
 // comes from.
 func printShown(w io.Writer, all []shownSetting) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	out := bufio.NewWriter(w)
 	inList := false
 	for _, s := range all {
 		if s.indent != "" && !inList {
 			inList = true
-			fmt.Fprintf(table, "%s:\n", listKey)
+			fmt.Fprintf(out, "%s:\n", listKey)
 		}
 		line := s.indent + s.Name + ": " + yamlValue(s)
 		if len(s.Value) == 0 {
@@ -135,9 +146,9 @@ func printShown(w io.Writer, all []shownSetting) error {
 		if len(s.Value) == 0 && s.Note != "" {
 			comment += " (" + s.Note + ")"
 		}
-		fmt.Fprintf(table, "%s\t# %s\n", line, comment)
+		fmt.Fprintf(out, "%-*s  # %s\n", commentColumn-2, line, comment)
 	}
-	return table.Flush()
+	return out.Flush()
 }
 
 // yamlValue writes a value on one line.

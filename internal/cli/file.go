@@ -30,8 +30,9 @@ type fileContent struct {
 
 // fileApp is one entry of the list of applications.
 type fileApp struct {
-	line   int
-	values []fileValue
+	line    int
+	values  []fileValue
+	command fileValue // its items are nil for an application that runs by itself
 }
 
 // readFile reads the configuration file at path.

@@ -279,11 +279,17 @@ func (p *proxied) unreachable(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return fmt.Errorf("the sidecar at %s does not speak TLS: --proxy_address=http://%s", p.base, p.base.url.Host)
+	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		err = fmt.Errorf("%w; --ca_file names one", err)
 	}
 	return fmt.Errorf("the sidecar at %s: %w", p.base, err)
 }
+
+// notTLS is in the answer of a server that speaks TLS to a client that does not.
+const notTLS = "sent an HTTP request to an HTTPS server"
 
 // refusal is the error that a sidecar's answer stands for: its detail, or the
 // status line of one that is not in the sidecar's form.
@@ -295,6 +301,9 @@ func refusal(resp *http.Response) error {
 	}
 	var said struct{ Detail string }
 	switch told := json.Unmarshal(body, &said) == nil && said.Detail != ""; {
+	case resp.StatusCode == http.StatusBadRequest && resp.Request != nil && bytes.Contains(body, []byte(notTLS)):
+		host := resp.Request.URL.Host
+		return fmt.Errorf("the sidecar at %s speaks TLS: --proxy_address=https://%s", host, host)
 	case resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != "":
 		return errors.New("the sidecar asks for a token, or for another one: see --token_file")
 	case told:

@@ -23,11 +23,12 @@ type reloader struct {
 	i       *invocation
 	log     *slog.Logger
 	changes chan sidecar.Config
-	asked   chan struct{} // holds one request
+	asked   chan struct{}         // holds one request
+	apps    []sidecar.Application // of the file, as they run
 }
 
 func newReloader(i *invocation, log *slog.Logger) *reloader {
-	return &reloader{i: i, log: log, changes: make(chan sidecar.Config), asked: make(chan struct{}, 1)}
+	return &reloader{i: i, log: log, changes: make(chan sidecar.Config), asked: make(chan struct{}, 1), apps: i.cfg.Sidecar.Applications}
 }
 
 // possible reports whether there is something to read again.
@@ -120,7 +121,43 @@ func (r *reloader) load() (*Config, []string, error) {
 	}
 	restart := next.keep(r.i.flags, r.i.all)
 	cfg, err := r.finish(next)
-	return cfg, restart, err
+	if err != nil {
+		return nil, nil, err
+	}
+	if !adopt(r.apps, cfg.Sidecar.Applications) {
+		cfg.Sidecar.Applications = r.apps
+		restart = append(restart, listKey+" ("+commandKey+")")
+	}
+	r.apps = cfg.Sidecar.Applications
+	return cfg, restart, nil
+}
+
+// adopt gives the applications of next the programs that run for those of old. It
+// is false, and next of no use, when other programs would have to run.
+func adopt(old, next []sidecar.Application) bool {
+	var running []sidecar.Application
+	for _, app := range old {
+		if app.Child != nil {
+			running = append(running, app)
+		}
+	}
+	for n := range next {
+		app := &next[n]
+		if len(app.Command) == 0 {
+			continue
+		}
+		same := func(r sidecar.Application) bool { return slices.Equal(r.Command, app.Command) }
+		at := slices.IndexFunc(running, func(r sidecar.Application) bool { return same(r) && r.App.Address == app.App.Address })
+		if at < 0 {
+			at = slices.IndexFunc(running, same)
+		}
+		if at < 0 {
+			return false
+		}
+		app.Child = running[at].Child
+		running = slices.Delete(running, at, at+1)
+	}
+	return len(running) == 0
 }
 
 // finish makes a Config that a running sidecar can go on with.

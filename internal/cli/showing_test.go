@@ -58,6 +58,14 @@ func TestShowing(t *testing.T) {
 		t.Errorf("subscribe: %q", got.err)
 	}
 	fails(t, d, nil, "asks for a token", list...)
+	host := strings.TrimPrefix(server.URL, "https://")
+	plain := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(plain.Close)
+	other := strings.TrimPrefix(plain.URL, "http://")
+	for _, command := range [][]string{{"list", "services"}, {"call", "a", "b"}, {"watch"}, {"stream", "a", "b"}, {"subscribe", "t"}, {"publish", "t", "x"}} {
+		fails(t, d, nil, "the sidecar at "+host+" speaks TLS: --proxy_address=https://"+host+"\n", append(command, "--proxy_address="+host)...)
+		fails(t, d, nil, "does not speak TLS: --proxy_address=http://"+other+"\n", append(command, "--proxy_address=https://"+other)...)
+	}
 	fails(t, d, []string{"MICRO_TOKEN=wrong"}, "asks for a token", list...)
 	fails(t, d, nil, "--ca_file names one", append([]string{"list", "services", through}, shown...)...)
 	fails(t, d, nil, "certificate required", "list", "services", through, ca)

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/sdnotify"
@@ -38,7 +40,7 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	if err := i.cfg.finishACME(i.given, i.dataDir()); err != nil {
 		return err
 	}
-	application, err := i.application()
+	application, children, err := i.children()
 	if err != nil {
 		return err
 	}
@@ -69,50 +71,71 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	reloading := newReloader(i, log)
 	stop := reloading.watch()
 	defer stop()
-	rotated := i.passSignals(application, reloading)
-	cfg.Control = sidecar.Control{Child: application, Changes: reloading.changes, Rotated: rotated, Manager: manager}
-	return exited(application, sidecar.Run(ctx, cfg, i.drivers, log))
+	rotated := i.passSignals(children, reloading)
+	cfg.Control = sidecar.Control{Child: application, Children: children, Changes: reloading.changes, Rotated: rotated, Manager: manager}
+	defer time.AfterFunc(startingTime, debug.FreeOSMemory).Stop()
+	return exited(children, sidecar.Run(ctx, cfg, i.drivers, log))
 }
 
-// application makes the child of what stands after --, nil for nothing.
-func (i *invocation) application() (*child.Process, error) {
-	if len(i.cfg.command) == 0 {
-		return nil, nil
-	}
+// startingTime is after how long what starting took in memory, some megabytes,
+// is given back. The garbage collector by itself would get round to it in
+// minutes, and until then let the heap grow to twice that size.
+const startingTime = time.Second
+
+// children makes the program of what stands after --, nil for nothing, and those
+// of the applications in the file; all of them are in the group.
+func (i *invocation) children() (application *child.Process, all *child.Group, err error) {
 	o := child.Options{Stdout: i.out, Stderr: i.err}
 	for _, entry := range i.env {
 		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(sdnotify.Variables(), name) {
 			o.Env = append(o.Env, entry)
 		}
 	}
-	// A program that reads a terminal from outside its foreground group is
-	// stopped by it.
+	var list []*child.Process
+	if len(i.cfg.command) > 0 {
+		if application, err = child.New(i.cfg.command, i.withStdin(o)); err != nil {
+			return nil, nil, exited(nil, err)
+		}
+		list = append(list, application)
+	}
+	apps := i.cfg.Sidecar.Applications
+	for n := range apps {
+		if len(apps[n].Command) == 0 {
+			continue
+		}
+		if apps[n].Child, err = child.New(apps[n].Command, o); err != nil {
+			return nil, nil, exited(nil, err)
+		}
+		list = append(list, apps[n].Child)
+	}
+	return application, child.NewGroup(list...), nil
+}
+
+// withStdin hands standard input on, unless it is a terminal: who reads that from
+// outside its foreground group is stopped by it.
+func (i *invocation) withStdin(o child.Options) child.Options {
 	if file, ok := i.in.(*os.File); ok {
 		if info, err := file.Stat(); err == nil && info.Mode()&os.ModeCharDevice == 0 {
 			o.Stdin = file
 		}
 	}
-	p, err := child.New(i.cfg.command, o)
-	if failed, ok := errors.AsType[*child.StartError](err); ok {
-		return nil, &exit{failed.Status, err}
-	}
-	return p, err
+	return o
 }
 
 // passSignals says what becomes of the signals that end nothing. rotated yields
 // when the access log is to be opened anew.
-func (i *invocation) passSignals(application *child.Process, reloading *reloader) (rotated <-chan struct{}) {
+func (i *invocation) passSignals(children *child.Group, reloading *reloader) (rotated <-chan struct{}) {
 	var which []os.Signal
 	// Programs that renew certificates or move logs away send SIGHUP, too.
 	certificates, rotate := i.cfg.Sidecar.Certificates, make(chan struct{}, 1)
 	accessLog := i.cfg.Sidecar.Observe.AccessLog.Path
 	reloads := reloading.possible() || certificates != nil || accessLog != "" && accessLog != "-"
-	if reloads || application != nil && !i.signals.ignoresHangup() {
+	if reloads || children != nil && !i.signals.ignoresHangup() {
 		which = append(which, syscall.SIGHUP)
 	}
-	if application != nil {
+	if children != nil {
 		which = append(which, forApplication()...)
-		i.signals.beforeAbort(application.Kill)
+		i.signals.beforeAbort(children.Kill)
 	}
 	i.signals.handle(func(s os.Signal) {
 		if s == syscall.SIGHUP {
@@ -125,22 +148,19 @@ func (i *invocation) passSignals(application *child.Process, reloading *reloader
 			default: // it will be in a moment
 			}
 		}
-		if application != nil && (s != syscall.SIGHUP || !i.signals.ignoresHangup()) {
-			_ = application.Signal(s) // it may have ended a moment ago
+		if s != syscall.SIGHUP || !i.signals.ignoresHangup() {
+			_ = children.Signal(s) // they may have ended a moment ago
 		}
 	}, which...)
 	return rotate
 }
 
-// exited is the end of the sidecar: with the status of its child, when that ran.
-func exited(application *child.Process, err error) error {
+// exited is the end of the sidecar: with the status of its children, when they ran.
+func exited(children *child.Group, err error) error {
 	if failed, ok := errors.AsType[*child.StartError](err); ok {
 		return &exit{failed.Status, err}
 	}
-	if application == nil {
-		return fail(err)
-	}
-	status, ran := application.Ended()
+	status, ran := children.Status()
 	if !ran || status == exitOK {
 		return fail(err)
 	}

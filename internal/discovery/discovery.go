@@ -296,7 +296,7 @@ func (d *Discovery) publish(e *entry) {
 	if _, ok := d.reg.(registry.NameWatcher); ok {
 		ctx, cancel := context.WithCancel(d.ctx)
 		e.unwatch = cancel
-		d.tasks.Go(func() { d.hints(ctx, e.name, d.changed) })
+		d.tasks.Go(func() { d.hints(ctx, e.name, e.note) })
 	}
 }
 

@@ -127,6 +127,8 @@ type Request struct {
 	RemoteAddr string
 	TLS        bool
 	HTTP2      bool
+	// Loopback tells that the listener it came in by is bound to loopback.
+	Loopback bool
 	// Account is where handlers note what became of the request; nil when nobody
 	// wants to know.
 	Account *Account
@@ -145,6 +147,23 @@ func (a *Account) To(service, node string) {
 
 // UnixClient is the RemoteAddr of a client on a unix socket.
 const UnixClient = "@"
+
+// Local reports whether none but programs of this machine can reach the listener
+// that the request came in by.
+func (r *Request) Local() bool { return r.Loopback || r.RemoteAddr == UnixClient }
+
+// loopbackKey is the context key of what [Request.Loopback] says, where
+// net/http's requests have no place for it.
+type loopbackKey struct{}
+
+// WithLoopback marks the requests of a connection that came in by a listener on
+// loopback.
+func WithLoopback(ctx context.Context) context.Context {
+	return context.WithValue(ctx, loopbackKey{}, true)
+}
+
+// OnLoopback reports whether ctx is that of a request so marked.
+func OnLoopback(ctx context.Context) bool { return ctx.Value(loopbackKey{}) != nil }
 
 // Path returns the target without its query, still escaped.
 func (r *Request) Path() string {

@@ -103,7 +103,7 @@ func (m *Messaging) publish(ctx context.Context, topic string, out outgoing) err
 
 // readBody reads the whole body, up to the limit.
 func (m *Messaging) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the message is larger than %d bytes", m.o.MaxBodySize)
+	tooLarge := httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the message is larger than %d bytes (--max_body_size)", m.o.MaxBodySize)
 	if r.ContentLength > m.o.MaxBodySize {
 		return nil, tooLarge
 	}

@@ -40,7 +40,7 @@ type Caller struct {
 	// Status is what a client is told of an error, for the statistics; it may
 	// be nil.
 	Status func(error) int
-	// AnyAddress allows calls to an address that no node of the service has.
+	// AnyAddress allows all calls to an address that no node of the service has.
 	AnyAddress bool
 
 	strangers discovery.Budget // of all calls to such addresses
@@ -55,6 +55,8 @@ type Request struct {
 	// Address is the "host:port" of the only node that may answer; "" leaves
 	// the choice to the balancer.
 	Address string
+	// AnyAddress allows this call to an address that no node of the service has.
+	AnyAddress bool
 	// ContentType, Header and Body as in transport.Call.
 	ContentType string
 	Header      httpmsg.Header
@@ -178,7 +180,7 @@ func (c *Caller) at(ctx context.Context, r Request) (*discovery.Service, error) 
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, err // there is no time left to do without
-	case c.AnyAddress:
+	case c.AnyAddress || r.AnyAddress:
 		// The address is all that is needed: an engine that is away, or does
 		// not know the service, does not stand in the way.
 		address.ID = addr

@@ -53,7 +53,7 @@ func (h *Handler) ServeRPC(ctx context.Context, r *httpmsg.Request, w httpmsg.Re
 		return httpmsg.Errorf(http.StatusBadRequest, "method is missing: a method like Say.Hello was expected")
 	}
 	call := Request{
-		Service: e.Service, Method: e.Method, Key: h.Caller.Balancer.Key(r), Address: e.Address,
+		Service: e.Service, Method: e.Method, Key: h.Caller.Balancer.Key(r), Address: e.Address, AnyAddress: r.Local(),
 		ContentType: transport.JSON, Header: identified(r), Body: e.Request, Timeout: timeout, Account: r.Account,
 	}
 	switch {

@@ -37,6 +37,7 @@ type fast struct {
 // accept serves the connections of l until it is closed. One that there is no
 // room for waits, and those behind it in the system's backlog.
 func (f *fast) accept(l net.Listener) error {
+	loopback := onLoopback(l)
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -50,7 +51,7 @@ func (f *fast) accept(l net.Listener) error {
 			_ = conn.Close() // nothing was asked on it
 			continue         // l is closed, too
 		}
-		f.serve(conn)
+		f.serve(conn, loopback)
 	}
 }
 
@@ -59,8 +60,8 @@ func temporary(err error) bool {
 	return errors.As(err, &e) && e.Temporary() //nolint:staticcheck // Accept's errors have no better sign, as in net/http
 }
 
-// serve begins to serve a connection.
-func (f *fast) serve(conn net.Conn) {
+// serve begins to serve a connection; loopback as in [httpmsg.Request].
+func (f *fast) serve(conn net.Conn, loopback bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closing {
@@ -68,7 +69,7 @@ func (f *fast) serve(conn net.Conn) {
 		f.room.leave()
 		return
 	}
-	c := newFastConn(f, conn)
+	c := newFastConn(f, conn, loopback)
 	f.conns[c] = true
 	f.running.Go(c.run)
 }
@@ -132,11 +133,12 @@ type fastConn struct {
 	taken bool // handed over: not ours to close
 
 	secure   bool // over TLS
+	loopback bool // as in httpmsg.Request
 	observed observation
 }
 
-func newFastConn(f *fast, conn net.Conn) *fastConn {
-	c := &fastConn{f: f, conn: conn, io: netio.New(conn), remote: conn.RemoteAddr().String()}
+func newFastConn(f *fast, conn net.Conn, loopback bool) *fastConn {
+	c := &fastConn{f: f, conn: conn, io: netio.New(conn), remote: conn.RemoteAddr().String(), loopback: loopback}
 	c.in = http1.NewReader(c.io)
 	c.ctx, c.cancel = context.WithCancel(f.base)
 	c.out.c = c
@@ -224,11 +226,11 @@ func (c *fastConn) handOver(head string) bool {
 	c.noDeadline()
 	read := append([]byte(head), c.in.Buffered()...)
 	if strings.HasPrefix(head, "PRI * HTTP/2") {
-		c.taken = c.f.slow.putHTTP2(c.conn, read, nil)
+		c.taken = c.f.slow.putHTTP2(c.conn, read, nil, c.loopback)
 		return false
 	}
 	c.bare.Store(c.head.Minor == 0) // also for a cut that still finds it here
-	c.taken = c.f.slow.put(c.conn, read, c.head.Minor == 0)
+	c.taken = c.f.slow.put(c.conn, read, c.head.Minor == 0, c.loopback)
 	return false
 }
 
@@ -283,7 +285,7 @@ func (c *fastConn) exchange(routes Routes) bool {
 	req := &c.req
 	*req = httpmsg.Request{
 		Method: h.Method, Target: h.Target, Host: h.Host, Header: h.Header,
-		Body: http.NoBody, Length: h.Length, RemoteAddr: c.remote, TLS: c.secure,
+		Body: http.NoBody, Length: h.Length, RemoteAddr: c.remote, TLS: c.secure, Loopback: c.loopback,
 	}
 	if body != nil {
 		req.Body, req.Trailer = body, body.b.Trailer

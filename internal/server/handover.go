@@ -33,8 +33,8 @@ func newHandover(addr net.Addr, room *room, refuse func(net.Conn, error)) *hando
 // put hands a connection over that speaks HTTP/1, some of which was read;
 // false means that nobody takes it any more. The end of a bare one, which
 // speaks HTTP/1.0, may be that of an answer.
-func (h *handover) put(conn net.Conn, read []byte, bare bool) bool {
-	c := &handed{Conn: tunnel.Conn{Conn: conn, Early: read}, from: h}
+func (h *handover) put(conn net.Conn, read []byte, bare, loopback bool) bool {
+	c := &handed{Conn: tunnel.Conn{Conn: conn, Early: read}, from: h, loopback: loopback}
 	c.in = newStrict(&c.Conn, func(err error) { h.refuse(conn, err) })
 	if bare {
 		h.mu.Lock()
@@ -53,8 +53,9 @@ func (h *handover) put(conn net.Conn, read []byte, bare bool) bool {
 }
 
 // putHTTP2 is put for HTTP/2; state is that of the TLS below, if there is any.
-func (h *handover) putHTTP2(conn net.Conn, read []byte, state *tls.ConnectionState) bool {
+func (h *handover) putHTTP2(conn net.Conn, read []byte, state *tls.ConnectionState, loopback bool) bool {
 	c := newHTTP2Conn(conn, read, state, h)
+	c.loopback = loopback
 	h.mu.Lock()
 	h.http2[c] = true
 	h.mu.Unlock()
@@ -122,9 +123,10 @@ func (h *handover) Addr() net.Addr { return h.addr }
 // handed is a connection that was handed over.
 type handed struct {
 	tunnel.Conn
-	from *handover
-	in   *strict
-	left sync.Once // the room
+	from     *handover
+	in       *strict
+	loopback bool      // as in httpmsg.Request
+	left     sync.Once // the room
 }
 
 // Read reads what passes.

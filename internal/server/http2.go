@@ -64,6 +64,8 @@ type http2Conn struct {
 	from *handover
 	left sync.Once // the room
 
+	loopback bool // as in httpmsg.Request
+
 	buf    []byte // read ahead
 	begun  bool   // the preface was read
 	pass   int    // how many bytes come before the next head of a frame

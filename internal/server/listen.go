@@ -106,11 +106,18 @@ func (s *Server) Addresses() []string {
 // on loopback or unix sockets.
 func (s *Server) Loopback() bool {
 	for _, l := range s.listeners {
-		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
+		if l.Addr().Network() != "unix" && !onLoopback(l) {
 			return false
 		}
 	}
 	return true
+}
+
+// onLoopback reports whether l is bound to loopback. One on all interfaces is
+// not, whichever way a client takes to it.
+func onLoopback(l net.Listener) bool {
+	a, ok := l.Addr().(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
 }
 
 // unixListener is the listener of a unix socket.

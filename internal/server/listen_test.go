@@ -71,14 +71,14 @@ func TestEveryWayIn(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			r := routes{
 				own: map[string]http.HandlerFunc{"/own": func(w http.ResponseWriter, r *http.Request) {
-					fmt.Fprintf(w, "own TLS=%v %s", r.TLS != nil, r.RemoteAddr)
+					fmt.Fprintf(w, "own TLS=%v loopback=%v %s", r.TLS != nil, httpmsg.OnLoopback(r.Context()), r.RemoteAddr)
 				}},
 				serve: func(_ context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
 					body, err := io.ReadAll(r.Body)
 					if err != nil {
 						return err
 					}
-					text := fmt.Sprintf("%s %s %s TLS=%v %s", r.Method, r.Target, body, r.TLS, r.RemoteAddr)
+					text := fmt.Sprintf("%s %s %s TLS=%v loopback=%v %s", r.Method, r.Target, body, r.TLS, r.Loopback, r.RemoteAddr)
 					_ = w.Head(200, httpmsg.Header{{Name: "X-Seen", Value: r.Header.Get("X-Sent")}}, int64(len(text)))
 					_, err = io.WriteString(w, text)
 					return err
@@ -98,7 +98,7 @@ func TestEveryWayIn(t *testing.T) {
 					t.Fatal(err)
 				}
 				secure := strings.Contains(way, "TLS")
-				want := fmt.Sprintf("POST /a%%2Fb//c?x=%%20&y body TLS=%v ", secure)
+				want := fmt.Sprintf("POST /a%%2Fb//c?x=%%20&y body TLS=%v loopback=%v ", secure, !strings.Contains(way, "unix"))
 				if !strings.HasPrefix(string(body), want) || resp.Header.Get("X-Seen") != "value" {
 					t.Errorf("got %q, want %q", body, want)
 				}
@@ -115,10 +115,55 @@ func TestEveryWayIn(t *testing.T) {
 			}
 			body, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			if want := fmt.Sprintf("own TLS=%v ", strings.Contains(way, "TLS")); !strings.HasPrefix(string(body), want) {
+			if want := fmt.Sprintf("own TLS=%v loopback=%v ", strings.Contains(way, "TLS"), !strings.Contains(way, "unix")); !strings.HasPrefix(string(body), want) {
 				t.Errorf("got %q, want %q", body, want)
 			}
 		})
+	}
+}
+
+// Each listener says for itself whether others than this machine reach it: one
+// on all interfaces does not become loopback's for a client that is here.
+func TestLoopbackOfEachListener(t *testing.T) {
+	r := routes{
+		own: map[string]http.HandlerFunc{"/own": func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, httpmsg.OnLoopback(r.Context()))
+		}},
+		serve: func(_ context.Context, r *httpmsg.Request, w httpmsg.ResponseWriter) error {
+			_ = w.Head(200, nil, -1)
+			_, err := fmt.Fprint(w, r.Loopback)
+			return err
+		},
+	}
+	// The second is given the port of the first.
+	s := startWith(t, Options{Addresses: []string{"0.0.0.0:0", "[::1]:0"}}, r)
+	_, port, _ := net.SplitHostPort(s.addr)
+	want := map[string]string{"127.0.0.1:" + port: "false"}
+	if len(s.Addresses()) == 2 {
+		want["[::1]:"+port] = "true"
+	} else {
+		t.Log("this machine has no IPv6: one listener less")
+	}
+	for address, loopback := range want {
+		for _, two := range []bool{false, true} {
+			protocols := new(http.Protocols)
+			protocols.SetHTTP1(!two)
+			protocols.SetUnencryptedHTTP2(two)
+			transport := &http.Transport{Protocols: protocols}
+			defer transport.CloseIdleConnections()
+			client := &http.Client{Transport: transport, Timeout: 20 * time.Second}
+			for _, path := range []string{"/a", "/own", "/a"} { // the last one by net/http
+				resp, err := client.Get("http://" + address + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || string(body) != loopback {
+					t.Errorf("%s%s, HTTP/2 %v: loopback %q, %v, want %s", address, path, two, body, err, loopback)
+				}
+			}
+		}
 	}
 }
 

@@ -41,6 +41,7 @@ func request(r *http.Request, target string, x *exchange) *httpmsg.Request {
 		RemoteAddr: r.RemoteAddr,
 		TLS:        r.TLS != nil,
 		HTTP2:      r.ProtoMajor == 2,
+		Loopback:   httpmsg.OnLoopback(r.Context()),
 		Account:    x.rec.account,
 	}
 	if req.HTTP2 {

@@ -99,7 +99,7 @@ func (s *Server) Start(routes Routes) {
 
 // refuse answers a request that cannot be read on a connection of net/http's.
 func (s *Server) refuse(conn net.Conn, err error) {
-	c := newFastConn(s.fast, conn)
+	c := newFastConn(s.fast, conn, false) // it has no request to tell it of
 	defer c.cancel()
 	c.refuse(err)
 }

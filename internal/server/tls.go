@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/micro/sidecar/internal/http1"
+	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/netio"
 )
 
@@ -72,7 +73,7 @@ func (c *fastConn) handshake() bool {
 		if !c.state.CompareAndSwap(idle, active) {
 			return false // closed by drain, which from here on leaves it alone
 		}
-		c.taken = c.f.slow.putHTTP2(conn, nil, &state)
+		c.taken = c.f.slow.putHTTP2(conn, nil, &state, c.loopback)
 		return false
 	}
 	c.secure = true
@@ -114,17 +115,25 @@ func wire(conn net.Conn) net.Conn {
 type tlsKey struct{}
 
 // connContext is for [http.Server.ConnContext]: net/http knows nothing of the
-// TLS below an HTTP/2 connection of ours, and forgets what a head looked like.
+// TLS below an HTTP/2 connection of ours nor which listener it is from, and
+// forgets what a head looked like.
 func connContext(ctx context.Context, conn net.Conn) context.Context {
+	loopback := false
 	switch c := conn.(type) {
 	case *http2Conn:
+		loopback = c.loopback
 		if c.tls != nil {
-			return context.WithValue(ctx, tlsKey{}, c.tls)
+			ctx = context.WithValue(ctx, tlsKey{}, c.tls)
 		}
 	case *handed:
-		return context.WithValue(ctx, strictKey{}, c.in)
+		loopback = c.loopback
+		ctx = context.WithValue(ctx, strictKey{}, c.in)
 	case *handedTLS:
-		return context.WithValue(ctx, strictKey{}, c.in)
+		loopback = c.loopback
+		ctx = context.WithValue(ctx, strictKey{}, c.in)
+	}
+	if loopback {
+		ctx = httpmsg.WithLoopback(ctx)
 	}
 	return ctx
 }

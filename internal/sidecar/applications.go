@@ -73,7 +73,7 @@ func (a *applications) begin(spec Application) *application {
 // goesOnAs reports whether a is what spec wants, but for the numbers of its
 // health check.
 func (a *application) goesOnAs(spec Application) bool {
-	if (a.prober == nil) != (spec.Healthcheck.URL == "") {
+	if (a.prober == nil) != (spec.Healthcheck.URL == "") || a.spec.Child != spec.Child {
 		return false
 	}
 	spec.Healthcheck = a.spec.Healthcheck

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/micro/sidecar/internal/child"
 )
 
 // Signal is the cause of a context that a signal ended: it is passed on to the
@@ -18,17 +20,11 @@ type Signal struct{ Signal os.Signal }
 // Error names the signal.
 func (s *Signal) Error() string { return s.Signal.String() }
 
-// startChild starts the application, when it runs as a child.
-func (s *sidecar) startChild() error {
-	child := s.cfg.Control.Child
-	if child == nil {
-		return nil
-	}
-	if err := child.Start(s.childEnv()...); err != nil {
-		return err
-	}
-	s.log.Info("application started", "pid", child.Pid())
-	return nil
+// startChildren starts the applications that run as children.
+func (s *sidecar) startChildren() error {
+	return s.cfg.Control.Children.Start(func(p *child.Process) {
+		s.log.Info("application started", "pid", p.Pid(), "command", p.Name())
+	}, s.childEnv()...)
 }
 
 // childEnv tells the application where the sidecar is: as a URL, and in the
@@ -62,47 +58,43 @@ func reachable(address string) string {
 	return net.JoinHostPort("::1", port)
 }
 
-// childEnded is closed when the application that runs as a child has ended; it
-// is nil when there is none.
-func (s *sidecar) childEnded() <-chan struct{} {
-	if s.cfg.Control.Child == nil {
-		return nil
-	}
-	return s.cfg.Control.Child.Done()
-}
-
 // drainDelay gives callers elsewhere, who go to the applications directly, time
-// to learn that they are no longer registered. A child that has ended serves
+// to learn that they are no longer registered. Children that have ended serve
 // nobody any more.
 func (s *sidecar) drainDelay(ctx context.Context) error {
-	if s.apps == nil || len(s.apps.list()) == 0 {
+	if s.apps == nil {
 		return nil
-	}
-	var ended <-chan struct{}
-	if s.cfg.App.Name != "" && len(s.apps.list()) == 1 {
-		ended = s.childEnded()
 	}
 	timer := time.NewTimer(s.cfg.DrainDelay)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-ended:
-	case <-timer.C:
+	for _, app := range s.apps.list() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			return nil
+		case <-app.ended():
+		}
 	}
 	return nil
 }
 
-// stopChild ends the application with the signal that ended us. Until then the
-// listeners are open, and what it asks for is answered. It leaves a fifth of
-// the time that is left for what comes after.
-func (s *sidecar) stopChild(ctx context.Context) error {
-	child := s.cfg.Control.Child
-	if child == nil {
+// ended is closed when the application has ended; it is nil when that is not
+// known, because it is no child.
+func (a *application) ended() <-chan struct{} {
+	if a.spec.Child == nil {
 		return nil
 	}
+	return a.spec.Child.Done()
+}
+
+// stopChildren ends the applications with the signal that ended us. Until then
+// the listeners are open, and what they ask for is answered. It leaves a fifth
+// of the time that is left for what comes after.
+func (s *sidecar) stopChildren(ctx context.Context) error {
 	ctx, cancel := share(ctx, 4, 5)
 	defer cancel()
-	return child.Stop(ctx, s.signal)
+	return s.cfg.Control.Children.Stop(ctx, s.signal)
 }
 
 // signalOf is the signal that ended ctx, SIGTERM when it was none.

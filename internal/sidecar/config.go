@@ -77,8 +77,10 @@ type Config struct {
 // Control is how a running sidecar is spoken to, and whom it speaks to. The
 // zero value is a sidecar alone.
 type Control struct {
-	// Child is the program to run as the application; nil without.
+	// Child is the program to run as the application of the flags; nil without.
 	Child *child.Process
+	// Children are all programs to run: Child, and those of Applications.
+	Children *child.Group
 	// Changes are configurations to go on with. What cannot be changed while it
 	// runs is as it was.
 	Changes <-chan Config
@@ -114,6 +116,10 @@ type Application struct {
 	Healthcheck      Healthcheck
 	RegisterTTL      time.Duration
 	RegisterInterval time.Duration
+	// Command is the program that is the application, with its arguments, and
+	// Child that program; both nil for one that runs by itself.
+	Command []string
+	Child   *child.Process
 
 	main bool // the one of the flags
 }
@@ -122,7 +128,10 @@ type Application struct {
 func (c *Config) applications() []Application {
 	var all []Application
 	if c.App.Name != "" {
-		all = append(all, Application{c.App, c.Healthcheck, c.RegisterTTL, c.RegisterInterval, true})
+		all = append(all, Application{
+			App: c.App, Healthcheck: c.Healthcheck, RegisterTTL: c.RegisterTTL, RegisterInterval: c.RegisterInterval,
+			Child: c.Control.Child, main: true,
+		})
 	}
 	return append(all, c.Applications...)
 }

@@ -124,7 +124,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if ctx.Err() != nil {
 		return ctx.Err() // too late to start anything
 	}
-	if err := s.startChild(); err != nil {
+	if err := s.startChildren(); err != nil {
 		return err
 	}
 	s.apps.apply(s.cfg.applications())
@@ -143,7 +143,7 @@ func (s *sidecar) stop(ctx context.Context) error {
 		{"applications", s.apps.stop},
 		{"drain delay", s.drainDelay},
 		{"deliveries", s.stopPushes},
-		{"child", s.stopChild},
+		{"children", s.stopChildren},
 		{"listeners", s.drain},
 		{"monitoring", s.monitoring.stop},
 		{"delayed messages", s.delayed.stop},
@@ -155,7 +155,8 @@ func (s *sidecar) stop(ctx context.Context) error {
 	})
 }
 
-// listen binds the listeners and answers that the sidecar is starting.
+// listen binds the listeners and answers that the sidecar is starting. What it
+// began is stopped by stop, also when it fails.
 func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
 	observe, err := s.openAccessLog()
 	if err != nil {
@@ -180,12 +181,12 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 	}
 	srv.Start(starting{&s.awaited})
 	if err := s.keepCertificates(ctx); err != nil {
-		return errors.Join(err, s.drain(context.Background()))
+		return err
 	}
 	if s.cfg.Observe.AdminAddress != "" {
 		s.admin.awaited = &s.awaited
 		if err := s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log); err != nil {
-			return errors.Join(err, s.drain(context.Background()))
+			return err
 		}
 	}
 	return nil
@@ -292,7 +293,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 				Transport:  s.transport,
 				Timeout:    cfg.RequestTimeout,
 				Status:     statusOf,
-				AnyAddress: cfg.RPCAnyAddress || s.server.Loopback(),
+				AnyAddress: cfg.RPCAnyAddress,
 			},
 			Proxy:   forward,
 			MaxBody: cfg.MaxBodySize,
@@ -307,7 +308,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: cfg.Handler == "proxy",
 		MaxBodySize:    cfg.MaxBodySize,
-		Guard:          api.Guard{Origins: cfg.CORS, Loopback: s.server.Loopback(), Hosts: cfg.AllowedHosts, Proxied: cfg.GuardProxy},
+		Guard:          api.Guard{Origins: cfg.CORS, Hosts: cfg.AllowedHosts, Proxied: cfg.GuardProxy},
 		Tokens:         cfg.Tokens,
 		Watches:        &s.watches,
 	}

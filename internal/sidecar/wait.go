@@ -7,7 +7,7 @@ import (
 	"github.com/micro/sidecar/internal/sdnotify"
 )
 
-// wait returns when ctx ends, when the child has ended, or with the error of a
+// wait returns when ctx ends, when a child has ended, or with the error of a
 // listener that broke. Meanwhile it takes new configurations and tells the
 // service manager how things are: its signs of life come from here, where a
 // stop would begin.
@@ -16,19 +16,22 @@ func (s *sidecar) wait(ctx context.Context) error {
 	defer stop()
 	told := false
 	for {
-		changed := s.healthy.Changed()
-		if !told && (!s.waitsForChild() || s.healthy.Healthy()) {
-			told = true
-			s.tell(sdnotify.Ready, sdnotify.Status("serving"))
+		var changed <-chan struct{}
+		if !told {
+			if changed = s.awaitsChild(); changed == nil {
+				told = true
+				s.tell(sdnotify.Ready, sdnotify.Status("serving"))
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-s.server.Failed():
 			return err
-		case <-s.childEnded():
-			status, _ := s.cfg.Control.Child.Ended()
-			s.log.Info("application ended", "status", status)
+		case <-s.cfg.Control.Children.Ended():
+			first := s.cfg.Control.Children.First()
+			status, _ := first.Ended()
+			s.log.Info("application ended", "status", status, "command", first.Name())
 			return nil
 		case cfg := <-s.cfg.Control.Changes:
 			s.reload(cfg)
@@ -43,10 +46,16 @@ func (s *sidecar) wait(ctx context.Context) error {
 	}
 }
 
-// waitsForChild reports whether ready means that the application is: to the
-// service manager the child is part of this service.
-func (s *sidecar) waitsForChild() bool {
-	return s.cfg.Control.Child != nil && s.cfg.App.Name != ""
+// awaitsChild returns what is closed when the health changes of an application
+// that is to be well before this service is ready; nil when all are: to the
+// service manager children are part of it.
+func (s *sidecar) awaitsChild() <-chan struct{} {
+	for _, app := range s.apps.list() {
+		if changed := app.state.Changed(); app.spec.Child != nil && !app.Healthy() {
+			return changed
+		}
+	}
+	return nil
 }
 
 // signsOfLife ticks twice as often as the service manager wants; never for 0.

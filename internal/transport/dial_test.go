@@ -29,9 +29,14 @@ func startTLS(t *testing.T, http2 bool, h http.HandlerFunc) (*httptest.Server, *
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	s.StartTLS()
 	t.Cleanup(s.Close)
+	return s, trusting(s)
+}
+
+// trusting is the configuration of a client that trusts s.
+func trusting(s *httptest.Server) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	return s, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 }
 
 func showProtocol(w http.ResponseWriter, r *http.Request) {

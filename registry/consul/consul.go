@@ -32,6 +32,9 @@ type Registry struct {
 	// writing holds a token while a registration is compared with what the
 	// agent has and written: two of one id must not both find it free.
 	writing chan struct{}
+	// watches holds a token for each query that watches one service.
+	watches chan struct{}
+	shared  *shared // the watch of all services
 }
 
 var (
@@ -67,7 +70,12 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
-	return &Registry{client: client, transport: transport, pulse: pulse, address: address, log: log, writing: make(chan struct{}, 1)}, nil
+	r := &Registry{
+		client: client, transport: transport, pulse: pulse, address: address, log: log,
+		writing: make(chan struct{}, 1), watches: make(chan struct{}, maxWatches),
+	}
+	r.shared = &shared{registry: r, listeners: map[*listener]struct{}{}}
+	return r, nil
 }
 
 // Close drops idle connections. Calls in progress end by their contexts.

@@ -40,7 +40,7 @@ func openEngine(t testing.TB, dir string) *engine.Engine {
 
 func openRegistry(t testing.TB, e *engine.Engine) *nats.Registry {
 	t.Helper()
-	r, err := nats.New(bounded(t, 10*time.Second), e.RegistryConn(), nats.Options{})
+	r, err := nats.New(bounded(t, 30*time.Second), e.RegistryConn(), nats.Options{})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
