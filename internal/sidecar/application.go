@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
@@ -31,6 +32,7 @@ type application struct {
 	task       task
 	announcing sync.WaitGroup
 	silence    context.CancelFunc // ends the announcement under way
+	announced  atomic.Bool        // at some time, so that callers may know it
 }
 
 // newService is the registration that the configuration describes.
@@ -93,6 +95,7 @@ func (a *application) probe(ctx context.Context) {
 
 // announce begins to register and renew.
 func (a *application) announce(ctx context.Context) {
+	a.announced.Store(true)
 	ctx, a.silence = context.WithCancel(ctx)
 	a.announcing.Go(func() { a.discovery.Announce(ctx, a.Service, a.spec.RegisterTTL, a.spec.RegisterInterval) })
 	a.state.Set(true)

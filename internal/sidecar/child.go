@@ -59,8 +59,8 @@ func reachable(address string) string {
 }
 
 // drainDelay gives callers elsewhere, who go to the applications directly, time
-// to learn that they are no longer registered. Children that have ended serve
-// nobody any more.
+// to learn that they are no longer registered. Those that never were have no
+// callers, and children that have ended serve nobody any more.
 func (s *sidecar) drainDelay(ctx context.Context) error {
 	if s.apps == nil {
 		return nil
@@ -68,6 +68,9 @@ func (s *sidecar) drainDelay(ctx context.Context) error {
 	timer := time.NewTimer(s.cfg.DrainDelay)
 	defer timer.Stop()
 	for _, app := range s.apps.list() {
+		if !app.announced.Load() {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return nil
