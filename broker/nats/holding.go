@@ -24,6 +24,8 @@ type holding struct {
 	number uint64 // of the delivery, among those of the queue
 	size   int    // in bytes
 	slot   bool   // it has one of the member's
+
+	extended time.Time // while it is collected
 }
 
 // open reads a delivery.

@@ -280,6 +280,7 @@ func (m *member) arrived(h *holding) bool {
 	}
 	m.next = h.number + 1
 	if m.collecting {
+		h.extended = time.Now()
 		m.collected = append(m.collected, h)
 	}
 	return m.collecting
@@ -315,6 +316,7 @@ func (m *member) complete() bool {
 	if !collecting {
 		return true
 	}
+	m.extendCollected()
 	ctx, cancel := context.WithTimeout(m.ended, leaveTimeout)
 	defer cancel()
 	info, err := link.Again(ctx, m.broker.link, func(ctx context.Context) (*jetstream.ConsumerInfo, error) {
@@ -346,6 +348,27 @@ func (m *member) complete() bool {
 	m.giveOut()
 	m.wake()
 	return true
+}
+
+// extendCollected keeps what is collected, which nobody else can.
+func (m *member) extendCollected() {
+	m.mu.Lock()
+	every := m.wait / 4
+	var old []*broker.Held
+	for _, h := range m.collected {
+		if time.Since(h.extended) > every {
+			h.extended = time.Now()
+			old = append(old, h.held)
+		}
+	}
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(m.ended, every)
+	defer cancel()
+	for _, h := range old {
+		if err := h.Extend(ctx); err != nil {
+			m.broker.o.Log.Debug("broker: keep a message", "topic", m.topic, "queue", m.queue, "error", err)
+		}
+	}
 }
 
 // distinct is how many messages are here. m.mu is held.

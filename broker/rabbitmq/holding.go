@@ -33,19 +33,25 @@ type item struct {
 
 func newItem(in *intake, d amqp.Delivery) *item {
 	in.request.out.Add(1)
-	it := &item{intake: in, request: in.request, delivery: d, known: 1, stored: broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}}
+	it := &item{intake: in, request: in.request, delivery: d, known: 1, stored: readStored(d)}
 	if n, err := strconv.Atoi(text(d.Headers[attemptHeader])); err == nil && n > 1 {
 		it.known = n
 	}
-	if it.stored.ID == "" { // of a foreign publisher
-		sum := sha256.Sum256(d.Body)
-		it.stored.ID = hex.EncodeToString(sum[:16])
-	}
-	if it.stored.At.IsZero() {
-		it.stored.At = time.Now()
-	}
 	it.attempt = it.known
 	return it
+}
+
+// readStored reads a message of a durable queue.
+func readStored(d amqp.Delivery) broker.Stored {
+	s := broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}
+	if s.ID == "" { // of a foreign publisher
+		sum := sha256.Sum256(d.Body)
+		s.ID = hex.EncodeToString(sum[:16])
+	}
+	if s.At.IsZero() {
+		s.At = time.Now()
+	}
+	return s
 }
 
 // stop ends its delay. The member's mu is held.

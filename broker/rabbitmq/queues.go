@@ -267,7 +267,7 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 			return absent(err)
 		}
 		return look(ch, name, func(d *looked) (bool, error) {
-			stored := newItem(nil, d.Delivery).stored
+			stored := readStored(d.Delivery)
 			switch {
 			case found:
 				all = append(all, stored)
@@ -297,7 +297,7 @@ func (b *Broker) Remove(ctx context.Context, topic, queue, id string) error {
 			return absent(err)
 		}
 		return look(ch, name, func(d *looked) (bool, error) {
-			if found = newItem(nil, d.Delivery).stored.ID == id; found {
+			if found = readStored(d.Delivery).ID == id; found {
 				return true, d.ack()
 			}
 			return false, ctx.Err()
