@@ -118,12 +118,12 @@ func churnEmbedded(t *testing.T) *churn {
 	}
 	c.restart = func() {
 		before := host()
-		c.measured.signal(syscall.SIGSTOP)
-		defer c.measured.signal(syscall.SIGCONT)
 		for i := range c.writers {
 			if s := c.writers[i].Load(); s.cmd.Process.Pid == before {
+				c.measured.signal(syscall.SIGSTOP)
 				s.kill()
 				within(t, patient, "another host", func() bool { now := host(); return now != 0 && now != before })
+				c.measured.signal(syscall.SIGCONT)
 				c.writers[i].Store(w.sidecar(t, churnFlags))
 				return
 			}
