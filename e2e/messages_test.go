@@ -178,8 +178,10 @@ func testSlowSubscriber(t *testing.T, w world) {
 	}
 	switch end := <-told; {
 	case websocket.CloseStatus(end.err) == websocket.StatusPolicyViolation && strings.Contains(end.err.Error(), "slow"):
-	case end.took > 4*time.Second:
-		t.Logf("this machine is too busy to read it in time: %v after %v", end.err, end.took)
+	case end.took > 4*time.Second, strings.Contains(s.log.String(), "unread_for="):
+		// The machine is too busy to read it in time, or to fill its buffer before a
+		// frame was unread for so long that the connection was given up.
+		t.Logf("it was not told: %v after %v", end.err, end.took)
 	default:
 		t.Errorf("%v after %v, want 1008 and why", end.err, end.took)
 	}

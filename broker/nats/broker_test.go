@@ -25,14 +25,14 @@ func TestContract(t *testing.T) {
 	e := openEngine(t, t.TempDir())
 	brokertest.Run(t, func(t *testing.T) broker.Broker {
 		return openBroker(t, e, nats.Options{})
-	}, brokertest.Options{Ordered: true, Limit: 31 << 20, TooLarge: nats.MaxMessage + 1, Topics: noPattern})
+	}, brokertest.Options{Ordered: true, Wait: time.Minute, Limit: 31 << 20, TooLarge: nats.MaxMessage + 1, Topics: noPattern})
 }
 
 func TestDurableContract(t *testing.T) {
 	e := openEngine(t, t.TempDir())
 	brokertest.RunDurable(t, func(t *testing.T) broker.Broker {
 		return openBroker(t, e, nats.Options{})
-	}, brokertest.Options{Ordered: true, Wait: 30 * time.Second})
+	}, brokertest.Options{Ordered: true, Wait: time.Minute})
 }
 
 // noPattern leaves out topics that are patterns to a subscriber.

@@ -40,5 +40,5 @@ func TestContractOnServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		return b
-	}, brokertest.Options{Ordered: true, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
+	}, brokertest.Options{Ordered: true, Wait: time.Minute, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
 }

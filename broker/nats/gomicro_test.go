@@ -65,13 +65,13 @@ func publishBare(s *server.Server, subject, body string) error {
 func TestContractAsGoMicro(t *testing.T) {
 	s := natsServer(t, true)
 	brokertest.Run(t, func(t *testing.T) broker.Broker { return openExternal(t, s) },
-		brokertest.Options{Ordered: true, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
+		brokertest.Options{Ordered: true, Wait: time.Minute, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
 }
 
 func TestContractWithoutJetStream(t *testing.T) {
 	s := natsServer(t, false)
 	brokertest.Run(t, func(t *testing.T) broker.Broker { return openExternal(t, s) },
-		brokertest.Options{Ordered: true, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
+		brokertest.Options{Ordered: true, Wait: time.Minute, Limit: 1 << 19, TooLarge: 1<<20 + 1, Topics: noPattern})
 	b := openExternal(t, s)
 	if _, err := b.Join(t.Context(), "t", "q", broker.JoinOptions{}); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("Join without JetStream: %v, want ErrUnsupported", err)
@@ -81,7 +81,7 @@ func TestContractWithoutJetStream(t *testing.T) {
 func TestDurableContractAsGoMicro(t *testing.T) {
 	s := natsServer(t, true)
 	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return openExternal(t, s) },
-		brokertest.Options{Ordered: true, Wait: 30 * time.Second, Narrow: true})
+		brokertest.Options{Ordered: true, Wait: time.Minute, Narrow: true})
 }
 
 // A service of go-micro v5 and this broker hear each other, headers intact.
