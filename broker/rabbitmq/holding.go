@@ -31,9 +31,16 @@ type item struct {
 	told     bool // the server was told something
 }
 
+// item is newItem for a message that came over the intake.
+func (in *intake) item(d amqp.Delivery) *item {
+	it := newItem(in, d)
+	it.request = in.request
+	it.request.out.Add(1)
+	return it
+}
+
 func newItem(in *intake, d amqp.Delivery) *item {
-	in.request.out.Add(1)
-	it := &item{intake: in, request: in.request, delivery: d, known: 1, stored: readStored(d)}
+	it := &item{intake: in, delivery: d, known: 1, stored: readStored(d)}
 	if n, err := strconv.Atoi(text(d.Headers[attemptHeader])); err == nil && n > 1 {
 		it.known = n
 	}

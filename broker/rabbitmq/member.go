@@ -201,7 +201,7 @@ func (m *member) receive(in *intake) {
 		case d, ok := <-in.deliveries:
 			switch {
 			case ok:
-				m.offer(newItem(in, d), 0)
+				m.offer(in.item(d), 0)
 			case m.drained.Err() == nil: // the queue was deleted
 				return
 			default: // we have cancelled the consumer, and settle what we have
@@ -233,7 +233,7 @@ func (m *member) askAgain(in *intake, n int) bool {
 		return false
 	}
 	for d := range in.deliveries { // there may be some: what it had settled
-		m.offer(newItem(in, d), 0)
+		m.offer(in.item(d), 0)
 	}
 	m.mu.Lock()
 	room := max(m.prefetch-len(m.held), 1)

@@ -49,14 +49,7 @@ func TestBroker(t *testing.T) {
 
 func TestDurable(t *testing.T) {
 	server := testserver.RabbitMQ(t)
-	t.Run("classic", func(t *testing.T) {
-		brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true, Blind: true})
-	})
-	server.Control(t, "add_vhost", "quorum")
-	server.Control(t, "set_permissions", "-p", "quorum", "guest", ".*", ".*", ".*")
-	t.Run("quorum", func(t *testing.T) {
-		brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return openAt(t, server, "/quorum", "queue_type=quorum") }, brokertest.Options{Ordered: true, Blind: true})
-	})
+	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true, Blind: true})
 }
 
 // A queue is what it was declared as, whatever who comes later would have made
