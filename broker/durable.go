@@ -79,6 +79,10 @@ type JoinOptions struct {
 	// Prefetch is the most messages that this member holds at a time, given
 	// out by Receive or waiting for it; 0 is 1.
 	Prefetch int
+	// PrefetchBytes bounds them in bytes, a single message aside, which always
+	// may be held; 0 is no bound. An engine that counts messages alone takes no
+	// account of it.
+	PrefetchBytes int
 }
 
 // Member receives the messages of a durable queue.

@@ -67,8 +67,7 @@ func (h *Held) AckWait() time.Duration { return h.wait }
 func (h *Held) Fresh() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	// A process that was stopped for a while is asked before its timers run.
-	return h.over() == nil && time.Now().Before(h.until)
+	return h.over() == nil
 }
 
 // Lose is for drivers: the engine gives the message to another member, whatever
@@ -78,11 +77,17 @@ func (h *Held) Lose() { h.lost.Store(true) }
 
 // over is ErrSettled, ErrLapsed, or nil. h.mu is held.
 func (h *Held) over() error {
-	if h.ended == nil && h.lost.Load() {
+	switch {
+	case h.ended != nil:
+		return h.ended
+	case h.lost.Load():
 		h.ended = ErrLapsed
 		h.timer.Stop()
+		return ErrLapsed
+	case !time.Now().Before(h.until): // a process that was stopped for a while gets here before its timers run
+		return ErrLapsed
 	}
-	return h.ended
+	return nil
 }
 
 // Ack acknowledges the message: its queue never sees it again.
@@ -141,7 +146,7 @@ func (h *Held) lapse() {
 		return
 	}
 	rest := time.Until(h.until)
-	ended := h.over() != nil
+	ended := h.ended != nil || h.lost.Load()
 	if !ended && rest > 0 {
 		h.timer.Reset(rest)
 	}

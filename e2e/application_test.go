@@ -95,8 +95,8 @@ func testTTL(t *testing.T, w world) {
 	app := newGreeter(t)
 	watch := b.open("/registry?service=ttl.mortal")
 	a.register("", "ttl.lasting", "1", app.addr)
-	a.register("?ttl=2s", "ttl.mortal", "1", app.addr)
 	begun := time.Now()
+	a.register("?ttl=2s", "ttl.mortal", "1", app.addr)
 	if (!a.knows("ttl.mortal") || !b.knows("ttl.mortal")) && time.Since(begun) < ttl {
 		t.Error("a registration is not seen at once")
 	}
@@ -107,8 +107,8 @@ func testTTL(t *testing.T, w world) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	a.register("?ttl=2s", "ttl.mortal", "1", app.addr) // renews
 	begun = time.Now()
+	a.register("?ttl=2s", "ttl.mortal", "1", app.addr) // renews
 	for time.Since(begun) < ttl-200*time.Millisecond {
 		if known, since := b.knows("ttl.mortal"), time.Since(begun); !known && since < ttl {
 			t.Fatalf("gone %v after a renewal for %v", since, ttl)

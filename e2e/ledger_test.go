@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -52,6 +53,13 @@ func (l *ledger) has(message string) bool {
 		}
 	}
 	return true
+}
+
+// stored returns what got a 200 so far.
+func (l *ledger) stored() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.published)
 }
 
 // missing is how many deliveries are still to come.

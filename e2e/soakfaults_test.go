@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -71,6 +72,7 @@ func (c *cluster) count() int {
 type puller struct {
 	addresses []atomic.Pointer[string]
 	ledger    *ledger
+	reliable  bool // it neither breaks nor refuses
 	cuts      atomic.Int32
 }
 
@@ -97,7 +99,7 @@ func (p *puller) pull(ctx context.Context, address string) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // this is the cut
+	defer conn.CloseNow() // this is the cut
 	for {
 		_, text, err := conn.Read(ctx)
 		if err != nil {
@@ -112,13 +114,13 @@ func (p *puller) pull(ctx context.Context, address string) {
 		}
 		answer := map[string]string{"Ack": frame.ID}
 		switch chance := rand.IntN(300); {
-		case chance == 0:
+		case chance == 0 && !p.reliable:
 			p.cuts.Add(1)
 			return
-		case chance < 3:
+		case chance < 3 && !p.reliable:
 			answer = map[string]string{"Nack": frame.ID, "Delay": "50ms"}
 		default:
-			p.ledger.arrive("pull", string(frame.Body))
+			p.ledger.arrive("pull", strings.Trim(string(frame.Body), `"`))
 		}
 		said, err := json.Marshal(answer)
 		if err != nil || conn.Write(ctx, websocket.MessageText, said) != nil {

@@ -43,6 +43,10 @@ type Options struct {
 	// AckWait is how long the tests have the engine wait for an
 	// acknowledgement; 0 means 3 s.
 	AckWait time.Duration
+	// Blind: the engine cannot tell what members of a durable queue hold, how
+	// old its messages are, nor who was there; it counts messages where others
+	// count bytes; and it cannot change a queue that is there.
+	Blind bool
 	// Quiet is how long the tests listen for what must not happen; 0 means 50 ms.
 	Quiet time.Duration
 }

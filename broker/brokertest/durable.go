@@ -27,6 +27,7 @@ func RunDurable(t *testing.T, open func(t *testing.T) broker.Broker, o Options) 
 		{"Order", testDurableOrder},
 		{"HeaderAndBody", testDurableMessage},
 		{"Prefetch", testPrefetch},
+		{"PrefetchBytes", testPrefetchBytes},
 		{"Nack", testNack},
 		{"NackDelay", testNackDelay},
 		{"Return", testReturn},

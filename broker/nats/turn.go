@@ -140,6 +140,7 @@ func (t *turn) claim(length time.Duration) {
 		return
 	}
 	name, promised := parseWord(word)
+	passedOn := word == ""
 	if name != "" && name != t.name {
 		if rev != t.other {
 			t.other, t.since = rev, time.Now()
@@ -153,7 +154,7 @@ func (t *turn) claim(length time.Duration) {
 		return // another was quicker, or it is found to be ours
 	}
 	t.rev, t.until = rev, start.Add(length)
-	t.member.begin()
+	t.member.begin(passedOn)
 }
 
 // word is what the one says who has the turn: a name, and how long that counts.
@@ -213,10 +214,20 @@ func wrongSequence(err error) bool {
 	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
-// begin is called when the member has the turn.
-func (m *member) begin() {
+// fenced is how long a member of an ordered queue may hold a message: less than
+// the server waits, so that no word of it arrives when the message is with
+// another, who could not tell then that the server has given him all.
+func fenced(wait time.Duration) time.Duration { return wait - wait/5 }
+
+// begin is called when the member has the turn. It was passed on by the member
+// before, or that is gone, and may have said something late.
+func (m *member) begin(passedOn bool) {
 	m.mu.Lock()
 	m.active, m.broken = true, true
+	m.doubtful = time.Time{}
+	if !passedOn {
+		m.doubtful = time.Now().Add(m.wait)
+	}
 	m.mu.Unlock()
 	m.wake()
 }
@@ -240,6 +251,7 @@ func (m *member) forget() {
 		m.giveSlot(h)
 	}
 	clear(m.holdings)
+	m.appetite.held = 0
 	m.mu.Unlock()
 	for _, h := range lost {
 		h.Lose()
@@ -274,7 +286,25 @@ func (m *member) arrived(h *holding) bool {
 }
 
 // collect begins to collect. m.mu is held.
-func (m *member) collect() { m.collecting, m.began = true, time.Now() }
+func (m *member) collect() {
+	m.collecting, m.began, m.missing, m.early = true, time.Now(), 0, false
+}
+
+// wantMissing is want while the member collects: what was given back is there
+// at once, the rest comes only when its time is over, and before what is new.
+// m.mu is held.
+func (m *member) wantMissing() (batch, most int) {
+	switch {
+	case m.missing <= 0 || m.asked > 0:
+		return 0, 0
+	case time.Since(m.began) > m.wait:
+		return m.missing, 0
+	case m.early:
+		return 0, 0
+	}
+	m.early = true
+	return m.missing, m.appetite.budget
+}
 
 // complete ends collecting when the server has given nothing to anybody else,
 // and reports false when that is not so yet.
@@ -299,17 +329,22 @@ func (m *member) complete() bool {
 		return false
 	}
 	m.mu.Lock()
+	m.missing = info.NumAckPending - here
 	late := time.Since(m.began) > m.wait+m.wait/4+collectFor
-	all := info.NumAckPending == here && m.settled == settled
+	all := info.NumAckPending == here && m.settled == settled && (here == 0 || time.Now().After(m.doubtful))
 	m.mu.Unlock()
 	switch {
 	case all:
 	case late:
 		m.broker.o.Log.Warn("messages of an ordered queue do not come: those behind them go on", "topic", m.topic, "queue", m.queue, "missing", info.NumAckPending-here)
 	default:
+		if err := m.ask(); err != nil {
+			m.broker.o.Log.Debug("broker: ask for messages", "topic", m.topic, "queue", m.queue, "error", err)
+		}
 		return false
 	}
 	m.giveOut()
+	m.wake()
 	return true
 }
 

@@ -31,10 +31,10 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 		return q, errors.New("declare queue: the topic is empty")
 	case queue == "":
 		return q, errors.New("declare queue: its name is empty")
-	case b.closed():
+	case b.open.Closed():
 		return q, broker.ErrClosed
 	}
-	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue), kind: b.address.kind}
+	q = durableQueue{topic: topic, label: queue, name: queueName(durableKind, topic, queue), kind: b.address.kind}
 	if err := b.agree(ctx, &q, o); err != nil {
 		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
@@ -58,9 +58,8 @@ func (b *Broker) remember(q durableQueue) {
 func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
 	b.mu.Lock()
 	q, ok := b.known[queueName(durableKind, topic, queue)]
-	closed := b.open == nil
 	b.mu.Unlock()
-	if !ok || closed {
+	if !ok || b.open.Closed() {
 		return false
 	}
 	return b.make(ctx, &q) == nil
@@ -71,6 +70,7 @@ const durableKind = "micro" // what the names of durable queues begin with
 // durableQueue is a queue as RabbitMQ keeps it.
 type durableQueue struct {
 	topic   string
+	label   string // as people call it; not always known
 	name    string
 	kind    string // what it was found to be, or will be
 	options broker.QueueOptions

@@ -89,8 +89,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.drained, m.drain = context.WithCancel(m.over)
 	m.take(src)
 	m.done.Go(m.run)
-	if err := b.add(m); err != nil {
-		m.end()
+	if err := b.open.Add(m); err != nil {
+		m.End()
 		return nil, err
 	}
 	return m, nil
@@ -150,6 +150,23 @@ func (m *member) run() {
 			return
 		}
 		m.take(src)
+		m.done.Go(m.enroll) // somebody may have deleted the queue
+	}
+}
+
+// enroll writes the queue into the index again.
+func (m *member) enroll() {
+	b := m.broker
+	select {
+	case b.declaring <- struct{}{}:
+		defer func() { <-b.declaring }()
+	case <-m.over.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.over, callTimeout)
+	defer cancel()
+	if err := b.enroll(ctx, m.queue.topic, m.label); err != nil {
+		b.log.Debug("broker: a queue is not in the list of queues", "queue", m.label, "error", err)
 	}
 }
 
@@ -323,6 +340,20 @@ func signal(c chan<- struct{}) {
 	}
 }
 
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+		return nil, false
+	}
+	held := m.ready[0]
+	m.ready = m.ready[1:]
+	return held, true
+}
+
+var _ broker.Eager = (*member)(nil)
+
 // Drain implements [broker.Member]. A member of a queue with MaxInFlight
 // returns what it has not given out only when what it has is settled: the
 // next member must not begin before.
@@ -350,7 +381,7 @@ func (m *member) Drain(ctx context.Context) error {
 
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
+	m.broker.open.Drop(m)
 	drained := m.Drain(ctx)
 	m.mu.Lock()
 	all := make([]*broker.Held, 0, len(m.held))
@@ -375,8 +406,8 @@ func (m *member) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// end is Close for a broker that is closed.
-func (m *member) end() {
+// End implements [openset.Ender].
+func (m *member) End() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := m.Close(ctx); err != nil {

@@ -47,10 +47,9 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 	if err != nil {
 		return err
 	}
-	_, err = within(ctx, func() (any, error) {
+	fresh, err := within(ctx, func() (fresh bool, err error) {
 		var old broker.QueueOptions
 		var last *amqp.Delivery
-		var err error
 		switch {
 		case known && exists:
 			old, last, err = q.readOptions(ch)
@@ -58,21 +57,24 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 			_, err = ch.QueueDelete(q.optionsName(), false, false, false)
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		q.options = merge(old, o)
 		if last != nil && (q.bounded() != (old.MaxInFlight > 0) || q.options.Expires != old.Expires) {
-			return nil, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
+			return false, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
 		}
 		if last == nil || q.options != old {
-			return nil, b.writeOptions(ctx, *q, last)
+			return last == nil, b.writeOptions(ctx, *q, last)
 		}
-		return nil, nil
+		return false, nil
 	})
 	if err != nil {
 		return err
 	}
-	return b.make(ctx, q)
+	if err := b.make(ctx, q); err != nil || !fresh {
+		return err
+	}
+	return b.enroll(ctx, q.topic, q.label)
 }
 
 // lock returns the only channel of all that has the name's lock, and what

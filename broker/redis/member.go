@@ -44,6 +44,7 @@ type member struct {
 	mu    sync.Mutex
 	ready []*broker.Held // taken, and not yet given out
 	held  map[*holding]*broker.Held
+	bytes int           // of held
 	wait  time.Duration // the queue's AckWait, as far as it is known
 
 	// Of an ordered queue.
@@ -69,8 +70,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.drained, m.drain = context.WithCancel(m.over)
 	m.done.Go(m.listen)
 	m.done.Go(m.keepUp)
-	if err := b.add(m); err != nil {
-		m.end()
+	if err := b.open.Add(m); err != nil {
+		m.End()
 		return nil, err
 	}
 	return m, nil
@@ -261,7 +262,8 @@ func (m *member) ask(ctx context.Context, n int) (a answer, gone bool, err error
 		}
 		m.uncertain = true
 	}
-	values, err := m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, m.queue, m.name, n, uncertain, call).Slice()
+	left, empty := m.left()
+	values, err := m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, m.queue, m.name, n, uncertain, call, left, empty).Slice()
 	if errors.Is(err, goredis.Nil) {
 		m.turn(time.Time{})
 		return a, true, nil
@@ -292,6 +294,20 @@ func (m *member) ask(ctx context.Context, n int) (a answer, gone bool, err error
 	return a, false, nil
 }
 
+// left is how many bytes of messages the member may take, -1 for any number,
+// and 1 when it holds none.
+func (m *member) left() (bytes, empty int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.held) == 0 {
+		empty = 1
+	}
+	if m.o.PrefetchBytes <= 0 {
+		return -1, empty
+	}
+	return max(m.o.PrefetchBytes-m.bytes, 0), empty
+}
+
 // lease is how long a member has the turn of an ordered queue without a sign
 // of it, see take.lua.
 func lease(wait time.Duration) time.Duration {
@@ -317,7 +333,7 @@ func (m *member) turn(until time.Time) {
 		held.Lose()
 	}
 	clear(m.held)
-	m.ready = nil
+	m.ready, m.bytes = nil, 0
 	m.wake()
 }
 
@@ -334,11 +350,12 @@ func (m *member) hold(fields []any, wait time.Duration) error {
 	if err != nil {
 		m.broker.log.Debug("broker: a message is taken as a body without a header", "topic", m.topic, "id", id, "error", err)
 	}
-	h := &holding{member: m, id: id, delivery: numbers[0]}
+	h := &holding{member: m, id: id, delivery: numbers[0], size: len(text)}
 	held := broker.Hold(broker.Stored{
 		Delivery: broker.Delivery{Topic: m.topic, Message: message}, ID: id, At: at,
 	}, int(numbers[1]), wait, h)
 	m.held[h] = held
+	m.bytes += h.size
 	m.ready = append(m.ready, held)
 	return nil
 }
@@ -352,6 +369,7 @@ func (m *member) free(h *holding) {
 		return
 	}
 	delete(m.held, h)
+	m.bytes -= h.size
 	for i, other := range m.ready {
 		if other == held {
 			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
@@ -360,6 +378,20 @@ func (m *member) free(h *holding) {
 	}
 	m.wake()
 }
+
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+		return nil, false
+	}
+	held := m.ready[0]
+	m.ready = m.ready[1:]
+	return held, true
+}
+
+var _ broker.Eager = (*member)(nil)
 
 // Drain implements [broker.Member].
 func (m *member) Drain(ctx context.Context) error {
@@ -379,7 +411,7 @@ func (m *member) Drain(ctx context.Context) error {
 
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
+	m.broker.open.Drop(m)
 	drained := m.Drain(ctx)
 	again := m.over.Err() != nil
 	m.stop()
@@ -403,8 +435,8 @@ func (m *member) stop() {
 	m.done.Wait()
 }
 
-// end is Close for a broker that is closed.
-func (m *member) end() {
+// End implements [openset.Ender].
+func (m *member) End() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := m.Close(ctx); err != nil {

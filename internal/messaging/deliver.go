@@ -82,8 +82,12 @@ func (w *pusher) deliver(h *broker.Held) {
 	}
 }
 
-// attempt makes one request, and notes whether the application was healthy.
+// attempt makes one request, and notes whether the application was healthy. A
+// message whose header is beyond all measure is a dead letter.
 func (w *pusher) attempt(ctx context.Context, h *broker.Held) answer {
+	if err := boundHeader(h.Header, maxReceivedHeaders, maxReceivedHeaderSize); err != nil {
+		return answer{verdict: dead, reason: err.Error()}
+	}
 	w.active.Add(1)
 	defer w.active.Add(-1)
 	changed := w.changed()

@@ -133,3 +133,32 @@ func TestOrderedSidecars(t *testing.T) {
 		}
 	}
 }
+
+// A message of a publisher that knows no limits is a dead letter before it gets
+// to the application.
+func TestHeaderBeyondMeasure(t *testing.T) {
+	k := keep(t)
+	w := k.work(Push{}, PushOptions{}, func(http.ResponseWriter, posted) {})
+	many := map[string]string{}
+	for i := range maxReceivedHeaders + 1 {
+		many[fmt.Sprint("X-", i)] = "x"
+	}
+	for _, header := range []map[string]string{many, {"X-Large": strings.Repeat("x", maxReceivedHeaderSize)}, {"X-Small": "x"}} {
+		if err := k.broker.Publish(t.Context(), "t", broker.Message{Header: header, Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := w.expect("x", 1); m.header.Get("X-Small") != "x" {
+		t.Errorf("the application got %d fields", len(m.header))
+	}
+	k.settledAll("t", "q")
+	letters := k.letters()
+	if len(letters) != 2 {
+		t.Fatalf("%d dead letters, want 2", len(letters))
+	}
+	for _, part := range []string{"header fields, at most 272", "bytes, at most"} {
+		if !strings.Contains(letters[0].Reason+letters[1].Reason, part) {
+			t.Errorf("no letter says %q: %q, %q", part, letters[0].Reason, letters[1].Reason)
+		}
+	}
+}

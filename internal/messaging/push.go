@@ -193,6 +193,7 @@ func (w *pusher) run() {
 	defer w.client.CloseIdleConnections()
 	// The queue is there from now on, also while the application is not.
 	options := w.p.join()
+	options.PrefetchBytes = int(w.m.o.MaxBuffered)
 	for told := false; w.quit.Err() == nil; {
 		member := w.m.joinPatiently(w.quit, w.broker, w.p.Topic, w.p.Queue, options)
 		if member == nil {

@@ -28,6 +28,8 @@ type EtcdServer struct {
 
 // EtcdOptions refine a server.
 type EtcdOptions struct {
+	// Args are more of its command line.
+	Args []string
 	// Authority makes it speak TLS and ask clients for a certificate.
 	Authority *Authority
 }
@@ -66,12 +68,13 @@ func newEtcdMembers(t testing.TB, path string, n int, options ...EtcdOptions) []
 		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peer(i)))
 	}
 	scheme := "http"
-	var secure []string
+	var more []string
 	for _, o := range options {
+		more = append(more, o.Args...)
 		if o.Authority != nil {
 			cert, key := o.Authority.Issue(time.Now().Add(time.Hour))
 			scheme = "https"
-			secure = []string{"--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", o.Authority.File}
+			more = append(more, "--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", o.Authority.File)
 		}
 	}
 	var members []*EtcdServer
@@ -84,7 +87,7 @@ func newEtcdMembers(t testing.TB, path string, n int, options ...EtcdOptions) []
 			"--listen-metrics-urls", health(i), // and /health, without TLS
 			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", t.Name(),
 			"--logger", "zap", "--log-level", "warn", "--unsafe-no-fsync",
-		}, secure...)
+		}, more...)
 		m.health = health(i) + "/health"
 		t.Cleanup(m.Stop)
 		members = append(members, m)

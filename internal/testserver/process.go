@@ -2,6 +2,7 @@ package testserver
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -59,17 +60,17 @@ func (p *process) await(limit time.Duration, answers func() error) error {
 	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	err := errors.New("it was never asked")
 	for {
-		err := answers()
-		if err == nil {
-			return nil
-		}
 		select {
-		case <-p.ended:
+		case <-p.ended: // before it is asked: another may answer in its place
 			return fmt.Errorf("it has ended; it printed:\n%s", p.out)
 		case <-deadline:
 			return fmt.Errorf("not ready after %v: %w; it printed:\n%s", limit, err, p.out)
 		case <-tick.C:
+		}
+		if err = answers(); err == nil {
+			return nil
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -120,7 +121,7 @@ func TestTLSNodesAtOnce(t *testing.T) {
 
 func TestTLSToANodeWithout(t *testing.T) {
 	w := startWire(t, func(string, string) (string, bool) { return empty, true })
-	c := newClient(t, Options{})
+	c := newClient(t, Options{DialTimeout: time.Second})
 	if _, err := c.Do(t.Context(), discovery.Peer{Addr: w.addr, TLS: true}, get("/")); !NotSent(err) || !strings.Contains(err.Error(), "TLS handshake") {
 		t.Errorf("%v", err)
 	}

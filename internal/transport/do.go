@@ -68,11 +68,7 @@ func (c *Client) Forward(ctx context.Context, peer discovery.Peer, r *httpmsg.Re
 		}
 	}
 	mark := markOf(r)
-	age := young
-	if idempotent(r.Method) && (r.Length == 0 || mark.body != nil) {
-		age = idleTimeout // should it break, the request can be sent again
-	}
-	for ; ; age = 0 {
+	for age := mark.age(r); ; age = 0 {
 		begun := time.Now()
 		conn, err := c.connect(ctx, p, age, f.HeadTimeout)
 		if err != nil {
@@ -107,6 +103,14 @@ func markOf(r *httpmsg.Request) mark {
 		return mark{}
 	}
 	return mark{body, body.Size() - int64(body.Len())}
+}
+
+// age is for how long a connection may have been idle that r is sent on.
+func (m mark) age(r *httpmsg.Request) time.Duration {
+	if idempotent(r.Method) && (r.Length == 0 || m.body != nil) {
+		return idleTimeout // should it break, r can be sent again
+	}
+	return young
 }
 
 // rewind makes the request of an exchange that failed ready to be sent again. It

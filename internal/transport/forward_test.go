@@ -157,7 +157,7 @@ func TestRequestThatIsHeldUpIsSent(t *testing.T) {
 	w := startWire(t, func(string, string) (string, bool) { return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true })
 	c := newClient(t, Options{})
 	roundTrip(t, c, w.addr, get("/")) // makes the connection
-	kept := c.pool(at(w.addr)).idle[0]
+	kept := idle(c, at(w.addr))[0]
 	for range 3 {
 		kept.until = time.Now().Add(untied) // what is set is not what is believed to be
 		if err := kept.SetReadDeadline(aLongTimeAgo); err != nil {

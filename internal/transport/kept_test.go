@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,24 @@ import (
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 )
+
+// idle returns the connections that are kept.
+func idle(c *Client, peer discovery.Peer) []*conn {
+	p := c.pool(peer)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.idle)
+}
+
+// age makes them look as if they had been idle for so long.
+func age(c *Client, peer discovery.Peer, by time.Duration) {
+	p := c.pool(peer)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conn := range p.idle {
+		conn.idleSince = time.Now().Add(-by)
+	}
+}
 
 // A request that may not be repeated is not lost on a connection that its node has
 // closed meanwhile, of whatever kind.
@@ -49,7 +68,7 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 				if _, body := exchange2(t, c, peer, post(strings.NewReader("hello"), 5)); body != "hello" {
 					t.Fatalf("answer %q", body)
 				}
-				kept := c.pool(peer).idle
+				kept := idle(c, peer)
 				if len(kept) != 1 || !kept[0].silent() {
 					t.Fatalf("%d connections are kept, or the one is not silent", len(kept))
 				}
@@ -82,19 +101,14 @@ func TestWhatCannotBeSentAgainGetsAYoungConnection(t *testing.T) {
 		{"DELETE", method("DELETE", http.NoBody, 0), true},
 	} {
 		roundTrip(t, c, w.addr, get("/"))
-		p, before := c.pool(at(w.addr)), w.connections()
-		for _, conn := range p.idle {
-			conn.idleSince = time.Now().Add(-2 * young)
-		}
+		before := w.connections()
+		age(c, at(w.addr), 2*young)
 		roundTrip(t, c, w.addr, test.request)
 		if again := w.connections() == before; again != test.again {
 			t.Errorf("%s: sent on the old connection: %v", test.what, again)
 		}
 	}
-	p := c.pool(at(w.addr))
-	for _, conn := range p.idle {
-		conn.idleSince = time.Now().Add(-2 * idleTimeout)
-	}
+	age(c, at(w.addr), 2*idleTimeout)
 	before := w.connections()
 	roundTrip(t, c, w.addr, get("/"))
 	if w.connections() == before {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/micro/sidecar/internal/complain"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -29,6 +30,7 @@ type Registry struct {
 	pulse     *pulse
 	address   string
 	log       *slog.Logger
+	odd       *complain.Log
 	// writing holds a token while a registration is compared with what the
 	// agent has and written: two of one id must not both find it free.
 	writing chan struct{}
@@ -71,7 +73,7 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
 	r := &Registry{
-		client: client, transport: transport, pulse: pulse, address: address, log: log,
+		client: client, transport: transport, pulse: pulse, address: address, log: log, odd: complain.New(log),
 		writing: make(chan struct{}, 1), watches: make(chan struct{}, maxWatches),
 	}
 	r.shared = &shared{registry: r, listeners: map[*listener]struct{}{}}

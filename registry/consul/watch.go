@@ -46,7 +46,7 @@ func (r *Registry) watchAlone(ctx context.Context, name string, changed func(reg
 			changed(registry.Event{})
 		}
 		// The index also moves for reasons that Get does not show.
-		if services := convert(name, entries); fresh || !reflect.DeepEqual(services, last) {
+		if services := r.convert(name, entries); fresh || !reflect.DeepEqual(services, last) {
 			last = services
 			changed(registry.Event{Name: name, Services: services})
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micro/sidecar/internal/engine/enginetest"
+	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/nats"
 )
@@ -196,12 +198,16 @@ func TestRenewalIsNoEvent(t *testing.T) {
 
 func TestNonsense(t *testing.T) {
 	e := openEngine(t, t.TempDir())
-	r := openRegistry(t, e)
+	var out testserver.Output
+	r := openLogged(t, e, slog.New(slog.NewTextHandler(&out, nil)))
 	w := watch(t, r)
 	for key, value := range map[string]string{
 		"a.n": "", "b.n": "{", "c.n": "null", "d.n": `{"format":2,"name":"d","node":{"id":"n"}}`,
 		"e.n": `{"format":1,"name":"other","node":{"id":"n"},"metadata":7}`, "short": `{"format":1,"name":"short","node":{"id":""}}`,
 		"f.n.m": `{"format":1}`, "=h.n": `{"format":1,"name":"x","node":{"id":"n"}}`, "g/h.=zz": `{"format":1}`,
+		"p0.n": `{"format":1,"name":"p0","node":{"id":"n","address":"a","port":0}}`, "p7.n": `{"format":1,"name":"p7","node":{"id":"n","address":"a","port":70000}}`,
+		"none.n": `{"format":1,"name":"none","node":{"id":"n","port":1}}`, "blank.n": `{"format":1,"name":"blank","node":{"id":"n","address":"a b","port":1}}`,
+		"path.n": `{"format":1,"name":"path","node":{"id":"n","address":"unix:x"}}`, "tags.n": `[` + strings.Repeat(`"t",`, 100_000) + `""]`,
 		"big.n": `{"format":1,"name":"big","version":"` + strings.Repeat("v", 1<<20) + `","node":{"id":"n"}}`,
 	} {
 		put(t, e.RegistryConn(), key, value)
@@ -216,6 +222,9 @@ func TestNonsense(t *testing.T) {
 	}
 	put(t, e.RegistryConn(), "good.n", "overwritten")
 	within(t, 30*time.Second, "it is gone", func() bool { return w.nodes("good") == 0 })
+	if n := strings.Count(out.String(), "passed over"); n != 1 {
+		t.Errorf("%d lines of log:\n%.1000s", n, out.String())
+	}
 }
 
 func TestTooLarge(t *testing.T) {

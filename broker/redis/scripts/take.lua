@@ -1,5 +1,7 @@
 -- ARGV: queue, member, how many at most, 1 when the answer to the call before
--- got lost, the number of the call unless that takes nothing. Returns false
+-- got lost, the number of the call unless that takes nothing, how many bytes at
+-- most or -1, 1 when the member holds nothing: then a single message may be
+-- larger. Returns false
 -- when there is no such queue, else {ms until there may be a message to take or
 -- -1, ack wait in ms, whether the member has the turn of an ordered queue as 0
 -- or 1 and -1 for other queues, then for each message: id, delivery, attempt,
@@ -50,6 +52,18 @@ if max > 0 then
 	end
 end
 
+local left, empty, full = tonumber(ARGV[6]), ARGV[7] == '1', false
+
+-- fits notes that a message is given, or that there is no room for its bytes.
+local function fits(entry)
+	local size = #entry[2][2]
+	full = left >= 0 and size > left and not empty
+	if not full and left >= 0 then
+		left, empty = math.max(0, left - size), false
+	end
+	return not full
+end
+
 local function give(id, delivery, attempt, entry)
 	hold(q, id, delivery, attempt)
 	redis.call('ZADD', due, t + wait, id)
@@ -69,12 +83,14 @@ else
 	back = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, room)
 end
 for _, id in ipairs(back) do
-	if room == 0 then
+	if room == 0 or full then
 		break
 	end
 	local entry = redis.call('XRANGE', log, id, id)[1]
 	local delivery, attempt = holding(q, id)
-	if entry and delivery then
+	if entry and delivery and not fits(entry) then
+		break
+	elseif entry and delivery then
 		give(id, delivery + 1, attempt + 1, entry)
 	else -- somebody has taken it out of the log
 		release(q, id)
@@ -82,10 +98,13 @@ for _, id in ipairs(back) do
 end
 
 -- What is new, as long as not too many are given out.
-while room > 0 do
+while room > 0 and not full do
 	local n = room
 	if max > 0 then
 		n = math.min(n, max - redis.call('ZCARD', due))
+	end
+	if left >= 0 then
+		n = math.min(n, 16) -- they may be large
 	end
 	local entries = {}
 	if n > 0 then
@@ -95,9 +114,15 @@ while room > 0 do
 		break
 	end
 	for _, entry in ipairs(entries) do
+		local skipped = redis.call('SISMEMBER', P .. 'skip:' .. q, entry[1]) == 1
+		if not skipped and not fits(entry) then
+			break
+		end
 		next = entry[1]
 		redis.call('HINCRBY', key, 'read', 1)
-		if redis.call('SREM', P .. 'skip:' .. q, next) == 0 then
+		if skipped then
+			redis.call('SREM', P .. 'skip:' .. q, next)
+		else
 			give(next, 1, 1, entry)
 		end
 	end
