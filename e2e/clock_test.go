@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,11 +56,14 @@ func shift() int64 {
 }
 `
 
+// errOtherGo says that another Go was meant.
+var errOtherGo = errors.New("package time of this Go is not the one that these tests know how to change")
+
 // buildClock builds a micro whose time of day a test can set, by another
 // package time: its monotonic clock, and so its timers, run on as ever. The
 // build compiles everything anew, once; the build cache has it from then on.
 var buildClock = sync.OnceValues(func() (string, error) {
-	dir := filepath.Dir(os.Getenv(binaryVar))
+	dir := os.Getenv(dirVar)
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		return "", err
@@ -71,7 +75,7 @@ var buildClock = sync.OnceValues(func() (string, error) {
 	}
 	const call = "\tsec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n" // in Now
 	if strings.Count(string(source), call) != 1 {
-		return "", fmt.Errorf("package time of this Go is not as expected: no place for the clock's setting")
+		return "", errOtherGo
 	}
 	changed := strings.Replace(string(source), call, strings.Replace(call, "\n", "\n\tsec += shift()\n", 1), 1)
 	replace := map[string]string{}
@@ -110,6 +114,9 @@ func withClock(t *testing.T, w world) (world, *clock) {
 		t.Skip("a micro with a clock to set is compiled from the ground up")
 	}
 	binary, err := buildClock()
+	if errors.Is(err, errOtherGo) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

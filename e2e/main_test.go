@@ -18,6 +18,9 @@ import (
 // variable, so that a binary built elsewhere (with -race, say) can be tested.
 const binaryVar = "MICRO_TEST_BINARY"
 
+// dirVar names the folder of what is built for the tests.
+const dirVar = "MICRO_TEST_DIR"
+
 // TestMain builds micro once for all tests. Started as an application it is one.
 func TestMain(m *testing.M) {
 	testserver.NATSMain()
@@ -31,12 +34,15 @@ func run(m *testing.M) int {
 	if os.Getenv(nodeVar) != "" {
 		return serveNode()
 	}
+	dir, err := os.MkdirTemp("", "micro-e2e-")
+	if err != nil {
+		return failed(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the system cleans what stays
+	if err := os.Setenv(dirVar, dir); err != nil {
+		return failed(err)
+	}
 	if os.Getenv(binaryVar) == "" {
-		dir, err := os.MkdirTemp("", "micro-e2e-")
-		if err != nil {
-			return failed(err)
-		}
-		defer func() { _ = os.RemoveAll(dir) }() // the system cleans what stays
 		path := filepath.Join(dir, "micro")
 		build := exec.Command("go", "build", "-o", path, "../cmd/micro")
 		build.Stderr = os.Stderr
