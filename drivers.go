@@ -85,7 +85,7 @@ func embeddedRegistry(ctx context.Context, e sidecar.Env) (registry.Registry, er
 	if err != nil {
 		return nil, err
 	}
-	reg, err := natsregistry.New(ctx, host.RegistryConn(), natsregistry.Options{Log: e.Log})
+	reg, err := natsregistry.New(ctx, host.RegistryConn(), natsregistry.Options{Full: host.Spent, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func embeddedBroker(ctx context.Context, e sidecar.Env) (broker.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{MaxBytes: e.MaxBytes, Full: host.Full, Log: e.Log})
+	messages, err := natsbroker.New(ctx, host.MessagesConn(), natsbroker.Options{MaxBytes: e.MaxBytes, Replicas: 1, Full: host.Full, Log: e.Log})
 	if err != nil {
 		return nil, err
 	}

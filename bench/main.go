@@ -72,10 +72,8 @@ func (b *bench) run(ctx context.Context, maxRSS, maxReady float64) (rows []row, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if b.micro == "" {
-		if b.micro, err = process.Build(ctx, b.dir); err != nil {
-			return nil, err
-		}
+	if b.micro, err = process.Binary(ctx, b.micro, b.dir); err != nil {
+		return nil, err
 	}
 	binary, err := os.Stat(b.micro)
 	if err != nil {

@@ -57,11 +57,16 @@ type QueueOptions struct {
 	// member again; for a new queue 0 is [DefaultAckWait]. An engine may round
 	// it up to whole seconds.
 	AckWait time.Duration
-	// MaxInFlight bounds how many messages are with all members together,
-	// waiting to be acknowledged or for the end of a Nack's delay. 1 keeps the
-	// order whatever fails: the next message is not given to anybody before
-	// the one before it is acknowledged. Negative is no bound, and so is 0 for
-	// a new queue.
+	// MaxInFlight, when positive, makes the queue an ordered one, and bounds how
+	// many of its messages are with a member, waiting to be acknowledged or for
+	// the end of a Nack's delay. One member at a time has the turn: it gets all
+	// messages, in the order stored, and the others stand by until it leaves or
+	// is gone. Whoever takes over begins with what is not acknowledged, in that
+	// order; what a dead member held is waited for, up to AckWait. With 1 the
+	// next message is not given to anybody before the one before it is
+	// acknowledged; with more, it is for the member to hold back what must not
+	// overtake a message that it has given back. Negative is no bound, and so is
+	// 0 for a new queue.
 	MaxInFlight int
 	// Expires is how long the queue lives without a member; 0 is forever for a
 	// new queue, negative makes it so for an existing one.
@@ -74,6 +79,10 @@ type JoinOptions struct {
 	// Prefetch is the most messages that this member holds at a time, given
 	// out by Receive or waiting for it; 0 is 1.
 	Prefetch int
+	// PrefetchBytes bounds them in bytes, a single message aside, which always
+	// may be held; 0 is no bound. An engine that counts messages alone takes no
+	// account of it.
+	PrefetchBytes int
 }
 
 // Member receives the messages of a durable queue.
@@ -81,7 +90,9 @@ type Member interface {
 	// Receive waits for the next message. It returns ctx's error when that
 	// ends first, and ErrClosed after Drain or Close; other errors do not end the
 	// membership, a driver tries on by itself. A message comes in the order it
-	// was stored, unless it was given back before.
+	// was stored, unless it was given back before. On an ordered queue Receive
+	// returns ErrLapsed when the member has lost its turn: all that it holds has
+	// lapsed, and the next call waits for the next turn.
 	Receive(ctx context.Context) (*Held, error)
 	// Drain takes no further messages: Receive returns ErrClosed from now on,
 	// what it has not given out is returned, and what it has stays held until

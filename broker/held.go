@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,8 @@ type Held struct {
 	ended error      // ErrSettled or ErrLapsed
 	until time.Time  // when it lapses
 	timer *time.Timer
+
+	lost atomic.Bool
 }
 
 // Holding is a driver's part of a [Held], for one delivery. The Held makes
@@ -64,7 +67,27 @@ func (h *Held) AckWait() time.Duration { return h.wait }
 func (h *Held) Fresh() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ended == nil
+	return h.over() == nil
+}
+
+// Lose is for drivers: the engine gives the message to another member, whatever
+// is left of its time. It does not block; a call that is under way may yet
+// succeed.
+func (h *Held) Lose() { h.lost.Store(true) }
+
+// over is ErrSettled, ErrLapsed, or nil. h.mu is held.
+func (h *Held) over() error {
+	switch {
+	case h.ended != nil:
+		return h.ended
+	case h.lost.Load():
+		h.ended = ErrLapsed
+		h.timer.Stop()
+		return ErrLapsed
+	case !time.Now().Before(h.until): // a process that was stopped for a while gets here before its timers run
+		return ErrLapsed
+	}
+	return nil
 }
 
 // Ack acknowledges the message: its queue never sees it again.
@@ -89,8 +112,8 @@ func (h *Held) Return(ctx context.Context) error {
 func (h *Held) Extend(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ended != nil {
-		return h.ended
+	if err := h.over(); err != nil {
+		return err
 	}
 	if err := h.holding.Extend(ctx); err != nil {
 		return err
@@ -103,8 +126,8 @@ func (h *Held) Extend(ctx context.Context) error {
 func (h *Held) settle(do func() error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ended != nil {
-		return h.ended
+	if err := h.over(); err != nil {
+		return err
 	}
 	if err := do(); err != nil {
 		return err
@@ -123,10 +146,11 @@ func (h *Held) lapse() {
 		return
 	}
 	rest := time.Until(h.until)
-	if h.ended == nil && rest > 0 {
+	ended := h.ended != nil || h.lost.Load()
+	if !ended && rest > 0 {
 		h.timer.Reset(rest)
 	}
-	if h.ended != nil || rest > 0 {
+	if ended || rest > 0 {
 		h.mu.Unlock()
 		return
 	}

@@ -5,7 +5,6 @@ package docs
 import (
 	"context"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -110,25 +109,10 @@ func (r *reader) localise(t *testing.T, text string) string {
 	t.Helper()
 	return pagePorts.ReplaceAllStringFunc(text, func(port string) string {
 		if r.ports[port] == "" {
-			r.ports[port] = freePort(t)
+			r.ports[port] = strconv.Itoa(testserver.FreePort(t))
 		}
 		return r.ports[port]
 	})
-}
-
-// freePort returns a port below those that systems give to connections and to
-// listeners on port 0: nobody is given it before the reader's program has it.
-func freePort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(20_000 + rand.IntN(12_000))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			_ = l.Close() // it was never used
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // command prepares commands to run in a process group of their own.

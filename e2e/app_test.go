@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // The application that the tests run as a sidecar's child is the test binary
@@ -77,17 +79,6 @@ type child struct {
 	app string // its address
 }
 
-// freeAddr is an address that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // child starts a sidecar with an application below it, registered as name.
 func (w world) child(t *testing.T, name string, args ...string) *child {
 	t.Helper()
@@ -95,7 +86,7 @@ func (w world) child(t *testing.T, name string, args ...string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := freeAddr(t)
+	addr := testserver.DeadAddr(t)
 	args = append(args, "--server_name="+name, "--server_address="+addr, "--", self)
 	return &child{w.with(appVar+"="+addr).launchAny(t, args...), addr}
 }

@@ -67,8 +67,11 @@ func testApplicationCrash(t *testing.T, w world) {
 		}
 	}
 	s.kill()
-	took := within(t, ttl+time.Second, "the registration of a killed sidecar to expire", func() bool { return !other.knows(name) })
+	took := within(t, patient, "the registration of a killed sidecar to expire", func() bool { return !other.knows(name) })
 	t.Logf("gone %v after kill -9 with a TTL of %v", took.Round(time.Millisecond), ttl)
+	if took > ttl+slack {
+		t.Errorf("gone %v after kill -9, with a TTL of %v", took, ttl)
+	}
 	other.post("/rpc", `{"service":"`+name+`","method":"Say.Hello","request":{}}`).refused(t, 404, name)
 }
 
@@ -82,6 +85,9 @@ func testAdvertise(t *testing.T, w world) {
 		"nodes":[{"id":"me","address":"192.0.2.7","port":4711,"metadata":{"zone":"x","protocol":"mucp"}}]}`)
 }
 
+// slack is what a busy machine may add to a TTL.
+const slack = 8 * time.Second
+
 // testTTL registers over HTTP with a ttl and without.
 func testTTL(t *testing.T, w world) {
 	const ttl = 2 * time.Second
@@ -89,30 +95,30 @@ func testTTL(t *testing.T, w world) {
 	app := newGreeter(t)
 	watch := b.open("/registry?service=ttl.mortal")
 	a.register("", "ttl.lasting", "1", app.addr)
-	a.register("?ttl=2s", "ttl.mortal", "1", app.addr)
 	begun := time.Now()
-	if !a.knows("ttl.mortal") || !b.knows("ttl.mortal") {
+	a.register("?ttl=2s", "ttl.mortal", "1", app.addr)
+	if (!a.knows("ttl.mortal") || !b.knows("ttl.mortal")) && time.Since(begun) < ttl {
 		t.Error("a registration is not seen at once")
 	}
 	watch.awaitChange("create", "ttl.mortal")
 	for time.Since(begun) < ttl/2 {
-		if !b.knows("ttl.mortal") {
+		if !b.knows("ttl.mortal") && time.Since(begun) < ttl {
 			t.Fatal("gone too early")
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	a.register("?ttl=2s", "ttl.mortal", "1", app.addr) // renews
 	begun = time.Now()
+	a.register("?ttl=2s", "ttl.mortal", "1", app.addr) // renews
 	for time.Since(begun) < ttl-200*time.Millisecond {
-		if !b.knows("ttl.mortal") {
-			t.Fatalf("gone %v after a renewal for %v", time.Since(begun), ttl)
+		if known, since := b.knows("ttl.mortal"), time.Since(begun); !known && since < ttl {
+			t.Fatalf("gone %v after a renewal for %v", since, ttl)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	within(t, patient, "the registration to expire", func() bool { return !b.knows("ttl.mortal") })
 	took := time.Since(begun)
 	t.Logf("gone %v after a renewal for %v", took.Round(time.Millisecond), ttl)
-	if took > ttl+time.Second {
+	if took > ttl+slack {
 		t.Errorf("expired after %v, want %v", took, ttl)
 	}
 	watch.awaitChange("delete", "ttl.mortal")

@@ -159,21 +159,21 @@ func testNonsenseNodes(t *testing.T, w world) {
 		s.register("", "odd."+name, "1", rawNode(t, serve))
 		a := s.post("/"+name+"/say/hello", john)
 		a.refused(t, 502, "")
-		if a.took > 3*time.Second || t.Failed() {
+		if t.Failed() {
 			t.Fatalf("%s: %d %.200s after %v", name, a.status, a.body, a.took)
 		}
 	}
 	s.register("", "odd.hangs", "1", rawNode(t, hang))
 	a := s.ask("POST", "/hangs/say/hello", john, contentType, jsonType, "Timeout", "300ms")
 	a.refused(t, 504, "")
-	if a.took < 250*time.Millisecond || a.took > 2*time.Second {
+	if a.took < 250*time.Millisecond || a.took > 4*time.Second {
 		t.Errorf("a timeout of 300ms took %v", a.took)
 	}
 	s.post("/greeter/say/hello", john).is(t, 200, helloJohn)
 }
 
 func testNonsenseNodesProxied(t *testing.T, w world) {
-	s := w.sidecar(t, "--namespace=oddproxy", "--handler=proxy", "--client_request_timeout=500ms")
+	s := w.sidecar(t, "--namespace=oddproxy", "--handler=proxy", "--client_request_timeout=3s")
 	app := newGreeter(t)
 	s.register("", "oddproxy.greeter", "1", app.addr)
 	for _, name := range []string{"closes", "says-nothing", "no-http", "half-a-head", "two-lengths", "endless-head", "status-of-a-fool"} {
@@ -190,7 +190,7 @@ func testNonsenseNodesProxied(t *testing.T, w world) {
 		}
 	}
 	s.register("", "oddproxy.hangs", "1", rawNode(t, hang))
-	if a := s.get("/hangs/x"); a.status != 504 || a.took > 3*time.Second {
+	if a := s.get("/hangs/x"); a.status != 504 || a.took < 3*time.Second || a.took > 12*time.Second {
 		t.Errorf("a hanging node: %d %s after %v", a.status, a.body, a.took)
 	}
 	s.get("/nosuch/x").refused(t, 404, "oddproxy.nosuch")

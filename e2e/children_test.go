@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // family is a sidecar with two applications below it, from its file.
@@ -57,7 +59,7 @@ func (w world) family(t *testing.T) *family {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &family{file: filepath.Join(t.TempDir(), "micro.yaml"), ann: freeAddr(t), ben: freeAddr(t)}
+	f := &family{file: filepath.Join(t.TempDir(), "micro.yaml"), ann: testserver.DeadAddr(t), ben: testserver.DeadAddr(t)}
 	f.write(t, self, "")
 	f.sidecar = w.with("NOTIFY_SOCKET=", "MICRO_DRAIN_DELAY=").launchAny(t, "--config="+f.file)
 	return f

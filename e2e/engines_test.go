@@ -19,7 +19,10 @@ func TestEngines(t *testing.T) {
 		open func(*testing.T) (consul string, env []string)
 	}{
 		{"embedded", func(*testing.T) (string, []string) { return noConsul, nil }},
-		{"consul", func(t *testing.T) (string, []string) { return testserver.Consul(t).Addr, nil }},
+		{"consul", func(t *testing.T) (string, []string) {
+			addr := testserver.Consul(t).Addr
+			return addr, registryAt("consul", addr) // named: one that is found has half a second to answer
+		}},
 		{"etcd", func(t *testing.T) (string, []string) { return noConsul, registryAt("etcd", testserver.Etcd(t).Addr) }},
 		{"nats", func(t *testing.T) (string, []string) {
 			large := func(o *server.Options) { o.MaxPayload = 8 << 20 } // a server's own is 1 MiB

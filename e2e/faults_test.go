@@ -105,10 +105,10 @@ func TestDeadAreGone(t *testing.T) {
 			caller := w.sidecar(t, "--namespace=dead")
 			within(t, patient, "the application to be registered", func() bool { return caller.post("/old/say/hello", john).status == 200 })
 			dead.kill()
-			took := within(t, 11*time.Second+patient, "the dead to be gone", func() bool { return caller.post("/old/say/hello", john).status == 404 })
+			took := within(t, patient, "the dead to be gone", func() bool { return caller.post("/old/say/hello", john).status == 404 })
 			t.Logf("gone after %v, with a TTL of 6s", took.Round(time.Millisecond))
-			if took > 11*time.Second {
-				t.Errorf("gone after %v, want 11s at most", took)
+			if took > 20*time.Second {
+				t.Errorf("gone after %v, want 11s, and what a busy machine adds", took)
 			}
 			// The address now belongs to another service.
 			caller.register("", "dead.new", "n1", app.addr)
@@ -135,7 +135,7 @@ func TestEnginePaused(t *testing.T) {
 			calls := caller.load("/app/say/hello", john, contentType, jsonType)
 			engine.pause()
 			within(t, patient, "/readyz to notice", func() bool { return caller.get("/readyz").status == 503 })
-			if a := caller.get("/registry?service=paused.nosuch"); a.status != 503 && a.status != 504 || a.took > 10*time.Second {
+			if a := caller.get("/registry?service=paused.nosuch"); a.status != 503 && a.status != 504 || a.took > 15*time.Second {
 				t.Errorf("an unknown service: %d after %v", a.status, a.took)
 			}
 			at := calls.count() + 100

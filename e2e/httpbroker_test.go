@@ -19,7 +19,7 @@ import (
 func TestGoMicroBroker(t *testing.T) {
 	t.Parallel()
 	agent := testserver.Consul(t)
-	w := newWorld(t, agent.Addr)
+	w := newWorld(t, noConsul).with(registryAt("consul", agent.Addr)...)
 	s := w.sidecar(t)
 	got := map[string]<-chan *broker.Message{
 		"":  goMicroSubscribe(t, goMicroBroker(t, agent.Addr), "peers"),

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,25 @@ func (l *ledger) arrive(queue, message string) {
 	if l.came[queue][message] == 1 {
 		l.order[queue] = append(l.order[queue], message)
 	}
+}
+
+// has tells that a message came to every queue.
+func (l *ledger) has(message string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, came := range l.came {
+		if came[message] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// stored returns what got a 200 so far.
+func (l *ledger) stored() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.published)
 }
 
 // missing is how many deliveries are still to come.

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // binaryVar names micro for the tests. It is the environment and not a
@@ -18,6 +20,7 @@ const binaryVar = "MICRO_TEST_BINARY"
 
 // TestMain builds micro once for all tests. Started as an application it is one.
 func TestMain(m *testing.M) {
+	testserver.NATSMain()
 	if addr := os.Getenv(appVar); addr != "" {
 		os.Exit(application(addr))
 	}

@@ -56,7 +56,7 @@ func (v *valve) pass(to io.Writer, from io.Reader) {
 func TestConsulHangs(t *testing.T) {
 	t.Parallel()
 	v := newValve(t, testserver.Consul(t).Addr)
-	w := newWorld(t, v.addr)
+	w := newWorld(t, noConsul).with(registryAt("consul", v.addr)...)
 	app := newGreeter(t)
 	s := w.sidecar(t, "--namespace=hangs", "--server_name=hangs.app", "--server_address="+app.addr)
 	within(t, patient, "the application to be registered", func() bool { return s.post("/app/say/hello", john).status == 200 })
@@ -70,7 +70,7 @@ func TestConsulHangs(t *testing.T) {
 	reopen := sync.OnceFunc(v.mu.Unlock)
 	defer reopen()
 	s.get("/readyz").refused(t, 503, "consul")
-	const limit = 7 * time.Second // 5 s for the engine, and some room
+	const limit = 12 * time.Second // 5 s for the engine, and room for a busy machine
 	answers := map[string]<-chan answer{}
 	for what, ask := range map[string]func() answer{
 		"list":    func() answer { return s.get("/registry") },
@@ -97,7 +97,7 @@ func TestConsulHangs(t *testing.T) {
 	t.Logf("a sidecar stopped in %v", time.Since(begun).Round(time.Millisecond))
 
 	reopen()
-	took := within(t, 10*time.Second, "/readyz to recover", func() bool { return s.get("/readyz").status == 200 })
+	took := within(t, patient, "/readyz to recover", func() bool { return s.get("/readyz").status == 200 })
 	t.Logf("recovered after %v", took.Round(time.Millisecond))
 	s.register("", "hangs.after", "1", app.addr)
 	s.post("/after/say/hello", john).is(t, 200, helloJohn)
@@ -142,7 +142,7 @@ func testSubscriberKilled(t *testing.T, w world) {
 		queued.message()
 	}
 	t.Logf("the longest publish took %v", longest.Round(time.Millisecond))
-	if longest > time.Second {
+	if longest > 4*time.Second {
 		t.Errorf("a publish took %v", longest)
 	}
 }

@@ -43,6 +43,7 @@ func newWorld(t *testing.T, consul string) world {
 		"HOME=" + dir,
 		"CONSUL_HTTP_ADDR=" + consul,
 		"MICRO_DRAIN_DELAY=0s",
+		"MICRO_CLIENT_CONNECT_TIMEOUT=5s", // a node on a busy machine is no dead one
 	}}
 }
 

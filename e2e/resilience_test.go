@@ -251,8 +251,8 @@ func TestKilledNode(t *testing.T) {
 	gets, posts := offer(t, s, callRate/2, repeatable), offer(t, s, callRate/2, once)
 	gets.more(t, callRate)
 	posts.more(t, callRate/4)
-	_, atWork := posts.well()
 	killing := time.Now()
+	_, atWork := posts.well()
 	nodes[1].kill()
 	killed := time.Now()
 	gets.more(t, 2*callRate)
@@ -278,44 +278,44 @@ func TestKilledNode(t *testing.T) {
 // A node that hangs costs calls a try's time and no error where they may be
 // repeated, and is left alone after five; the others are as fast as before. When
 // it goes on it gets calls again.
+//
+// One call in five may be repeated: those that hang are far fewer than the service's
+// budget for retries, whatever the machine makes of their rate.
 func TestStoppedNode(t *testing.T) {
 	t.Parallel()
-	const try = time.Second
-	s, nodes := threeNodes(t, "--selector=roundrobin", "--client_try_timeout="+try.String(), "--client_request_timeout=10s")
-	gets, posts := offer(t, s, callRate/2, repeatable), offer(t, s, callRate/2, once)
-	gets.more(t, 2*callRate)
+	const try = 3 * time.Second // and more than a busy machine keeps a healthy node waiting
+	s, nodes := threeNodes(t, "--selector=roundrobin", "--client_try_timeout="+try.String(), "--client_request_timeout=20s")
+	gets, posts := offer(t, s, callRate/5, repeatable), offer(t, s, callRate*4/5, once)
+	gets.more(t, callRate/2)
 	posts.more(t, callRate)
 	stopping := time.Now()
 	nodes[1].signal(t, syscall.SIGSTOP)
 	within(t, patient, "calls that hang to be given up", func() bool { return len(failures(posts.sofar())) >= 5 })
-	gets.more(t, 2*callRate)
 	from := time.Now() // the node is out
-	gets.more(t, 2*callRate)
+	gets.more(t, callRate/2)
+	posts.more(t, callRate)
 	to := time.Now()
 	nodes[1].signal(t, syscall.SIGCONT)
-	within(t, patient, "the node to be called again", func() bool {
+	within(t, 2*patient, "the node to be called again", func() bool {
 		return slices.ContainsFunc(gets.sofar(), func(r result) bool { return r.begun.After(to) && r.node == nodes[1].name })
 	})
 	all, results := gets.finish(), posts.finish()
 	if bad := failures(all); len(bad) > 0 {
 		t.Errorf("GET: of %d calls %d failed, like %+v", len(all), len(bad), bad[0])
 	}
-	const slack = 2 * time.Second // of a machine that has other things to do
 	for what, results := range map[string][]result{"GET": all, "POST": results} {
-		if longest := quantile(results, 1); longest > try+slack {
+		if longest := quantile(results, 1); longest > 2*try {
 			t.Errorf("%s: one took %v, a try may take %v", what, longest, try)
 		}
 	}
 	bad := failures(results)
 	for _, r := range bad {
-		// The node's own calls hang for a try; a call later it is out, but for one
-		// that finds out about it.
-		if r.status != 504 || r.begun.Before(stopping.Add(-slack)) {
+		if r.status != 504 || r.ended.Before(stopping.Add(try/2)) {
 			t.Errorf("POST: %+v", r)
 		}
 	}
-	late := between(bad, stopping.Add(try+slack), to)
-	if len(late) > 3 {
+	// A call later it is out, but for one that finds out about it.
+	if late := between(bad, from, to); len(late) > 3 {
 		t.Errorf("%d POSTs failed when the node should have been out", len(late))
 	}
 	before, during := quantile(between(all, time.Time{}, stopping), .5), quantile(between(all, from, to), .5)

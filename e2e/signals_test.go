@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -82,7 +83,7 @@ func testStop(t *testing.T, w world) {
 			t.Errorf("%s: ended with %v, want 1001", what, err)
 		}
 	}
-	if status := s.wait(8 * time.Second); status != 0 {
+	if status := s.wait(patient); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
 }
@@ -104,7 +105,7 @@ func testSecondSignal(t *testing.T, w world) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	s.signal(syscall.SIGTERM)
-	if status := s.wait(time.Second); status != 128+int(syscall.SIGTERM) {
+	if status := s.wait(patient); status != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit status %d, want 143", status)
 	}
 	<-done
@@ -135,7 +136,7 @@ func TestGrace(t *testing.T) {
 	<-begun
 	stopping := time.Now()
 	s.signal(syscall.SIGTERM)
-	if status := s.wait(3 * time.Second); status != 1 || !strings.Contains(s.log.String(), "cut off") {
+	if status := s.wait(patient); status != 1 || !strings.Contains(s.log.String(), "cut off") {
 		t.Errorf("exit status %d after %v, log %s", status, time.Since(stopping), s.log.String())
 	}
 	<-done
@@ -176,18 +177,20 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	w := newWorld(t, noConsul)
-	p := w.micro(t, "sidecar", "--address="+taken.Addr().String())
-	if status := p.wait(5 * time.Second); status != 1 {
-		t.Errorf("exit status %d, want 1", status)
-	}
-	var plain []string
-	for line := range strings.Lines(p.log.String()) {
-		if !strings.HasPrefix(line, "time=") {
-			plain = append(plain, line)
+	for flag, other := range map[string]string{"--address": "", "--admin_address": "--address=127.0.0.1:0"} {
+		w := newWorld(t, noConsul)
+		p := w.micro(t, "sidecar", flag+"="+taken.Addr().String(), cmp.Or(other, "--enable_stats"))
+		if status := p.wait(patient); status != 1 {
+			t.Errorf("exit status %d, want 1", status)
 		}
-	}
-	if want := "micro: " + taken.Addr().String() + " is in use by another program; choose another with --address\n"; len(plain) != 1 || plain[0] != want {
-		t.Errorf("it said %q, want %q", plain, want)
+		var plain []string
+		for line := range strings.Lines(p.log.String()) {
+			if !strings.HasPrefix(line, "time=") {
+				plain = append(plain, line)
+			}
+		}
+		if want := "micro: " + taken.Addr().String() + " is in use by another program; choose another with " + flag + "\n"; len(plain) != 1 || plain[0] != want {
+			t.Errorf("it said %q, want %q", plain, want)
+		}
 	}
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -17,16 +16,19 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // soakTime is how long things are killed: go test ./e2e -run Soak -soak 10m.
-var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test")
+var soakTime = flag.Duration("soak", 8*time.Second, "length of the soak test, on each engine")
 
 // consumer is an application that takes messages, and that crashes when told:
 // its connections break and its port is closed for a moment.
 type consumer struct {
-	ledger *ledger
-	addr   string
+	ledger   *ledger
+	reliable bool // it refuses nothing
+	addr     string
 
 	mu     sync.Mutex
 	server *http.Server
@@ -35,7 +37,7 @@ type consumer struct {
 
 func newConsumer(t *testing.T, l *ledger) *consumer {
 	t.Helper()
-	c := &consumer{ledger: l, addr: "127.0.0.1:0"}
+	c := &consumer{ledger: l, addr: testserver.DeadAddr(t)} // its own also while it is closed
 	if err := c.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +53,6 @@ func (c *consumer) start() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.addr = l.Addr().String()
 	c.server, c.done = &http.Server{Handler: c, ReadHeaderTimeout: patient}, make(chan struct{})
 	server, done := c.server, c.done
 	go func() {
@@ -61,15 +62,14 @@ func (c *consumer) start() error {
 	return nil
 }
 
-// ServeHTTP takes a message. One in two hundred is refused, to
-// come again.
+// ServeHTTP takes a message. One in two hundred is refused, to come again.
 func (c *consumer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	if err != nil || rand.IntN(200) == 0 {
+	if err != nil || !c.reliable && rand.IntN(200) == 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	c.ledger.arrive(strings.TrimPrefix(r.URL.Path, "/"), string(body))
+	c.ledger.arrive(strings.TrimPrefix(r.URL.Path, "/"), strings.Trim(string(body), `"`))
 }
 
 func (c *consumer) crash() {
@@ -80,13 +80,39 @@ func (c *consumer) crash() {
 	<-done
 }
 
-// TestSoak kills sidecars, engine hosts among them, and the application, at
-// random and under load. Every message that got a 200 comes to both queues, in
-// one of them in order.
+// TestSoak kills sidecars, engine hosts among them, the application, pulling
+// clients and nodes of the engine's cluster, at random and under load. Every
+// message that got a 200 comes to all queues, in one of them in order.
 func TestSoak(t *testing.T) {
-	l := newLedger("billing", "audit")
+	t.Run("embedded", func(t *testing.T) {
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded"), nil)
+	})
+	t.Run("nats", func(t *testing.T) {
+		servers := testserver.NATSProcesses(t, 3)
+		var c cluster
+		addresses := make([]string, len(servers))
+		for i, s := range servers {
+			addresses[i] = s.Addr
+			c.nodes = append(c.nodes, s)
+		}
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats", "MICRO_BROKER_ADDRESS=nats://"+strings.Join(addresses, ",")), &c)
+	})
+	t.Run("rabbitmq", func(t *testing.T) {
+		servers := testserver.RabbitMQCluster(t, 3)
+		c := cluster{most: 20 * time.Second}
+		addresses := make([]string, len(servers))
+		for i, s := range servers {
+			addresses[i] = s.Addr
+			c.nodes = append(c.nodes, s)
+		}
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=rabbitmq", "MICRO_BROKER_ADDRESS=amqp://"+strings.Join(addresses, ",")), &c)
+	})
+}
+
+// soak tests one engine; c is its cluster, if it has one.
+func soak(t *testing.T, w world, c *cluster) {
+	l := newLedger("billing", "audit", "pull")
 	app := newConsumer(t, l)
-	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded")
 	args := []string{
 		"--subscribe=topic=orders,queue=billing,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/billing",
 		"--subscribe=topic=orders,queue=audit,ordered=true,ack_wait=2s,max_deliver=0,url=http://" + app.addr + "/audit",
@@ -95,25 +121,35 @@ func TestSoak(t *testing.T) {
 	var addresses [2]atomic.Pointer[string]
 	begin := func(i int) {
 		t.Helper()
-		sidecars[i] = w.sidecar(t, args...)
-		addresses[i].Store(&sidecars[i].addr)
+		s := w.launch(t, args...)
+		within(t, 4*patient, "a sidecar to be ready", func() bool { return s.get("/readyz").status == 200 })
+		sidecars[i] = s
+		addresses[i].Store(&s.addr)
 	}
 	begin(0)
 	begin(1)
-	within(t, patient, "both queues", func() bool {
-		out := w.succeed(t, "queue", "list", "orders")
-		return strings.Contains(out, "billing") && strings.Contains(out, "audit")
-	})
-
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var publishers sync.WaitGroup
+	reading, end := context.WithCancel(t.Context())
+	defer end()
+	p := puller{addresses: addresses[:], ledger: l}
+	var publishers, pullers sync.WaitGroup
+	defer pullers.Wait()
+	defer end()
+	for range 2 {
+		pullers.Go(func() { p.run(reading) })
+	}
+	awaitQueues(ctx, t, l, addresses[:])
+
 	for key := range 4 {
 		publishers.Go(func() { publishOrders(ctx, fmt.Sprintf("key%d", key), addresses[:], l) })
 	}
 	kills, crashes := 0, 0
-	for end := time.Now().Add(*soakTime); time.Now().Before(end); {
+	for over := time.Now().Add(*soakTime); time.Now().Before(over) || kills == 0; {
 		<-time.After(time.Duration(200+rand.IntN(600)) * time.Millisecond)
+		if c != nil {
+			c.strike(t)
+		}
 		if rand.IntN(3) == 0 {
 			app.crash()
 			<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -128,19 +164,59 @@ func TestSoak(t *testing.T) {
 		begin(i)
 		kills++
 	}
+	if c != nil {
+		c.settle(t)
+	}
 	stop()
 	publishers.Wait()
-	within(t, 4*patient, "every message to come", func() bool { return l.missing() == 0 })
+	awaitAll(t, w, l)
 	for _, fault := range l.faults("audit") {
 		t.Error(fault)
 	}
-	if out := w.succeed(t, "dead", "list", "orders", "--output=json"); out != "[]\n" {
-		t.Errorf("dead letters: %s", out)
-	}
-	if len(l.published) == 0 || kills == 0 {
+	noDeadLetters(t, w)
+	if len(l.published) < 10 || kills == 0 || c != nil && c.kills == 0 {
 		t.Error("the test has tested nothing")
 	}
-	t.Logf("%d messages, %d kills of sidecars, %d crashes of the application, %d duplicates", len(l.published), kills, crashes, l.duplicates())
+	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients",
+		len(l.published), l.duplicates(), kills, c.count(), crashes, p.cuts.Load())
+}
+
+// awaitAll returns when every message has come to every queue; it waits for as
+// long as some come.
+func awaitAll(t *testing.T, w world, l *ledger) {
+	t.Helper()
+	least, last := l.missing(), time.Now()
+	for least > 0 {
+		<-time.After(50 * time.Millisecond)
+		if n := l.missing(); n < least {
+			least, last = n, time.Now()
+		} else if time.Since(last) > 2*patient {
+			_, queues, complaint := w.run(t, "queue", "list", "orders")
+			t.Fatalf("%d messages do not come; the queues: %s%s", least, queues, complaint)
+		}
+	}
+}
+
+// noDeadLetters asks for them, where the engine can tell.
+func noDeadLetters(t *testing.T, w world) {
+	t.Helper()
+	status, out, complaint := w.run(t, "dead", "list", "orders", "--output=json")
+	if (status != 0 || out != "[]\n") && !strings.Contains(complaint, "no durable queues that can be looked at") {
+		t.Errorf("dead letters: %s%s", out, complaint)
+	}
+}
+
+// awaitQueues returns when all queues are there: a message has come to each.
+func awaitQueues(ctx context.Context, t *testing.T, l *ledger, addresses []atomic.Pointer[string]) {
+	t.Helper()
+	client := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	n := 0
+	within(t, 4*patient, "all queues to get messages", func() bool {
+		<-time.After(50 * time.Millisecond)
+		message := fmt.Sprintf("first/%06d", n)
+		n++
+		return publishOrder(ctx, client, *addresses[0].Load(), "first", message) == nil && l.has(message)
+	})
 }
 
 // publishOrders publishes one message after the other, each until it got a 200:
@@ -164,11 +240,16 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 }
 
 func publishOrder(ctx context.Context, client *http.Client, address, key, message string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", bytes.NewReader([]byte(message)))
+	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, message)
+}
+
+// postOrder returns nil when the answer was 200.
+func postOrder(ctx context.Context, client *http.Client, url, key, id, body string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+url, strings.NewReader(body))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Micro-Id", message)
+	req.Header.Set("Micro-Id", id)
 	req.Header.Set("Micro-Key", key)
 	resp, err := client.Do(req)
 	if err != nil {

@@ -76,6 +76,10 @@ func (k *socket) next() []byte {
 	case frame := <-k.frames:
 		return frame
 	case err := <-k.ended:
+		if len(k.frames) > 0 { // that came before
+			k.ended <- err
+			return <-k.frames
+		}
 		k.t.Fatalf("the connection ended: %v", err)
 	case <-time.After(patient):
 		k.t.Fatal("no frame came")

@@ -119,8 +119,8 @@ func TestGarbage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = conn.SetDeadline(time.Now().Add(5 * time.Second)) // no answer is an error below
-		_, _ = conn.Write([]byte(text))                       // it may be cut off before its end
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second)) // no answer is an error below
+		_, _ = conn.Write([]byte(text))                        // it may be cut off before its end
 		head := make([]byte, 12)
 		if _, err := io.ReadFull(conn, head); err == nil && !strings.HasPrefix(string(head), "HTTP/1.1 4") && !strings.HasPrefix(string(head), "HTTP/1.1 5") {
 			t.Errorf("%.60q: answered %q", text, head)

@@ -23,7 +23,7 @@ const (
 	rpcName = "go.micro.srv.greeter"
 	webName = "go.micro.srv.greeterweb"
 	ttl     = 3 * time.Second
-	patient = 20 * time.Second // for what takes as long as it takes
+	patient = 60 * time.Second // for what takes as long as it takes
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -136,21 +136,17 @@ func fromNode(n *micro.Node) (registry.Node, string) {
 	if n.Id == "" {
 		return node, "it has no id"
 	}
-	if strings.HasPrefix(n.Address, registry.UnixPrefix) {
-		if err := registry.CheckUnix(n.Address); err != nil {
-			return node, err.Error()
+	if !strings.HasPrefix(n.Address, registry.UnixPrefix) {
+		host, text, err := net.SplitHostPort(n.Address)
+		port, bad := strconv.Atoi(text)
+		if err != nil || bad != nil {
+			return node, "its address is no host:port: " + strconv.Quote(n.Address)
 		}
-		return node, ""
+		node.Address, node.Port = host, port
 	}
-	host, text, err := net.SplitHostPort(n.Address)
-	if err != nil {
-		return node, "its address is no host:port: " + strconv.Quote(n.Address)
+	if err := registry.CheckNode(node); err != nil {
+		return node, err.Error()
 	}
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || port == 0 || host == "" {
-		return node, "its address is no host:port: " + strconv.Quote(n.Address)
-	}
-	node.Address, node.Port = host, int(port)
 	return node, ""
 }
 

@@ -27,6 +27,20 @@ func CheckUnix(address string) error {
 	return nil
 }
 
+// CheckNode checks where a node listens, for drivers of engines that take
+// anything from anybody. An error is a sentence that says what was expected.
+func CheckNode(n Node) error {
+	switch {
+	case strings.HasPrefix(n.Address, UnixPrefix):
+		return CheckUnix(n.Address)
+	case !isIP(n.Address) && !isHostName(n.Address):
+		return fmt.Errorf("address: expected a host name or an IP address, got %q", clip(n.Address))
+	case n.Port < 1 || n.Port > 65535:
+		return fmt.Errorf("port: expected 1 to 65535, got %d", n.Port)
+	}
+	return nil
+}
+
 // splitAddress takes the address of a node as people write it, with or
 // without a port, IPv6 with or without brackets, and returns the host bare
 // and the port, "" when there is none.

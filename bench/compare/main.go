@@ -116,10 +116,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.micro == "" {
-		if o.micro, err = process.Build(ctx, dir); err != nil {
-			return err
-		}
+	if o.micro, err = process.Binary(ctx, o.micro, dir); err != nil {
+		return err
 	}
 	f := &field{dir: dir}
 	defer func() { err = errors.Join(err, f.stop()) }()

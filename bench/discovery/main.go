@@ -9,7 +9,7 @@
 // every service. Messages to the engine are the reads with which a relay before
 // it takes what the measured sidecar sends; the embedded engine has none. It
 // needs etcd and consul on PATH or in .cache/bin, is Linux only, and prints the
-// table for docs/performance.md.
+// table for docs/discovery.md.
 package main
 
 import (
@@ -33,6 +33,7 @@ type options struct {
 	services, nodes, rate  int
 	length                 time.Duration
 	connections, samplesOf int
+	writers                int
 }
 
 func main() {
@@ -44,6 +45,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 200, "changes a second")
 	flag.IntVar(&o.samplesOf, "sample", 5, "of so many changes one is watched until it is used")
 	flag.IntVar(&o.connections, "connections", 32, "connections of the load")
+	flag.IntVar(&o.writers, "writers", 32, "registrations under way at the same time, at first")
 	flag.DurationVar(&o.length, "length", 20*time.Second, "length of each measurement")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -56,7 +58,7 @@ func main() {
 }
 
 func (o options) check() error {
-	if o.services < 2 || o.nodes < 1 || o.nodes > 200 || o.rate < 1 || o.samplesOf < 1 || o.connections < 1 || o.length <= 0 {
+	if o.services < 2 || o.nodes < 1 || o.nodes > 200 || o.rate < 1 || o.samplesOf < 1 || o.connections < 1 || o.writers < 1 || o.length <= 0 {
 		return errors.New("a flag is out of range: at least 2 services, 1 to 200 nodes, 1 change a second")
 	}
 	return process.Supported()
@@ -72,21 +74,20 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.micro == "" {
-		if o.micro, err = process.Build(ctx, dir); err != nil {
-			return err
-		}
+	if o.micro, err = process.Binary(ctx, o.micro, dir); err != nil {
+		return err
 	}
 	var rows []row
 	for name := range strings.SplitSeq(o.engines, ",") {
-		r, err := measure(ctx, o, dir, name)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+		r, failed := measure(ctx, o, dir, name)
+		if failed != nil { // what others have shown is not lost
+			err = errors.Join(err, fmt.Errorf("%s: %w", name, failed))
+			continue
 		}
 		rows = append(rows, r)
 	}
 	fmt.Printf("%d services x %d nodes, %d changes/s, %d connections\n\n", o.services, o.nodes, o.rate, o.connections)
-	return print(rows)
+	return errors.Join(print(rows), err)
 }
 
 // row is what was measured on one engine.

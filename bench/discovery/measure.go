@@ -3,31 +3,26 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/bench/internal/services"
 )
 
-const (
-	writers  = 32               // registrations under way at the same time
-	useLimit = 30 * time.Second // for a change to be used
-)
+// useLimit is the time for a change to be used.
+const useLimit = 30 * time.Second
 
 // field is one engine under measurement.
 type field struct {
 	options
 	engine         *engine
 	writer, reader *process.Sidecar
-	backends       [2]string // ports; each answers with its own
+	backends       [2]*services.Backend
 	client         *http.Client
 }
 
@@ -38,15 +33,15 @@ func measure(ctx context.Context, o options, dir, name string) (r row, err error
 		return r, err
 	}
 	defer e.stop()
-	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: writers + o.connections}}}
+	f := &field{options: o, engine: e, client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: o.writers + o.connections}}}
 	defer f.client.CloseIdleConnections()
 	for i := range f.backends {
-		stop, port, err := backend()
+		b, err := services.StartBackend()
 		if err != nil {
 			return r, err
 		}
-		defer stop()
-		f.backends[i] = port
+		defer func() { _ = b.Close() }() // all was asked
+		f.backends[i] = b
 	}
 	if f.writer, err = process.Start(ctx, o.micro, dir, append([]string{"--log_level=error"}, e.direct...)...); err != nil {
 		return r, err
@@ -62,21 +57,6 @@ func measure(ctx context.Context, o options, dir, name string) (r row, err error
 	defer func() { err = errors.Join(err, f.reader.Stop()) }()
 	r.engine = name
 	return r, f.fill(ctx, &r)
-}
-
-// backend answers every request with its port, on all loopback addresses.
-func backend() (stop func(), port string, err error) {
-	listener, err := net.Listen("tcp4", "0.0.0.0:0")
-	if err != nil {
-		return nil, "", err
-	}
-	_, port, _ = net.SplitHostPort(listener.Addr().String())
-	s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, port)
-	})}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Serve(listener) }() // until it is closed
-	return func() { _ = s.Close(); <-done }, port, nil
 }
 
 // fill measures all that a row holds.
@@ -120,46 +100,18 @@ func (f *field) fill(ctx context.Context, r *row) error {
 
 // all does something for every service.
 func (f *field) all(ctx context.Context, do func(context.Context, int) error) error {
-	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(writers)
-	for i := range f.services {
-		work.Go(func() error { return do(ctx, i) })
-	}
-	return work.Wait()
+	return services.Each(ctx, f.services, f.writers, do)
 }
 
 // register has the writer register service i, all nodes on one backend.
 func (f *field) register(ctx context.Context, i, backend int) error {
-	var nodes []string
-	for n := range f.nodes {
-		nodes = append(nodes, fmt.Sprintf(`{"Id":"s%d-%d","Address":"127.0.0.%d:%s"}`, i, n, 1+n, f.backends[backend]))
-	}
-	_, err := f.send(ctx, http.MethodPost, f.writer.URL+"/registry", fmt.Sprintf(`{"Name":"go.micro.srv.s%d","Version":"1","Nodes":[%s]}`, i, strings.Join(nodes, ",")))
+	_, err := services.Send(ctx, f.client, "proxy", http.MethodPost, f.writer.URL+"/registry", services.Registration(i, f.nodes, f.backends[backend]), http.StatusOK)
 	return err
 }
 
 // call calls service i through the reader and returns which backend answered.
 func (f *field) call(ctx context.Context, i int) (string, error) {
-	return f.send(ctx, http.MethodGet, fmt.Sprintf("%s/s%d/x", f.reader.URL, i), "")
-}
-
-func (f *field) send(ctx context.Context, method, url, body string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
-	if err != nil {
-		return "", err
-	}
-	resp, err := f.client.Do(req)
-	if err != nil {
-		return "", err
-	}
-	answer, err := io.ReadAll(resp.Body)
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s %s: %s %.200s", method, url, resp.Status, answer)
-	}
-	return string(answer), nil
+	return services.Send(ctx, f.client, "proxy", http.MethodGet, f.reader.URL+services.Path(i), "", http.StatusOK)
 }
 
 // sent returns how many messages a second go to the engine while something is
@@ -215,7 +167,7 @@ func (f *field) change(ctx context.Context, r *row) error {
 	var mu sync.Mutex
 	var took []time.Duration
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(4 * writers)
+	work.SetLimit(4 * f.writers)
 	tick := time.NewTicker(time.Second / time.Duration(f.rate))
 	defer tick.Stop()
 	begun, made := time.Now(), 0
@@ -227,7 +179,7 @@ func (f *field) change(ctx context.Context, r *row) error {
 			if err := f.register(ctx, i, to); err != nil || !watched {
 				return err
 			}
-			d, err := f.used(ctx, i, f.backends[to])
+			d, err := f.used(ctx, i, f.backends[to].Answer())
 			mu.Lock()
 			defer mu.Unlock()
 			if errors.Is(err, errMissed) {

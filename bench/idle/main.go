@@ -71,10 +71,8 @@ func (b *bench) run(ctx context.Context, out io.Writer, bar float64) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	if b.micro == "" {
-		if b.micro, err = process.Build(ctx, b.dir); err != nil {
-			return err
-		}
+	if b.micro, err = process.Binary(ctx, b.micro, b.dir); err != nil {
+		return err
 	}
 	node, err := startNode(ctx)
 	if err != nil {

@@ -81,10 +81,8 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.micro == "" {
-		if o.micro, err = process.Build(ctx, dir); err != nil {
-			return nil, err
-		}
+	if o.micro, err = process.Binary(ctx, o.micro, dir); err != nil {
+		return nil, err
 	}
 	data := filepath.Join(dir, "data")
 	args, admin := []string{"--data_dir=" + data}, ""

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/bench/internal/services"
 )
 
 func main() {
@@ -74,23 +75,21 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if o.micro == "" {
-		if o.micro, err = process.Build(ctx, dir); err != nil {
-			return err
-		}
+	if o.micro, err = process.Binary(ctx, o.micro, dir); err != nil {
+		return err
 	}
-	old, err := startBackend("old")
+	old, err := services.StartBackend()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, old.close()) }()
-	changed, err := startBackend("new")
+	defer func() { err = errors.Join(err, old.Close()) }()
+	changed, err := services.StartBackend()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, changed.close()) }()
+	defer func() { err = errors.Join(err, changed.Close()) }()
 
-	f := &field{options: o, old: old.port, changed: changed.port}
+	f := &field{options: o, old: old, changed: changed}
 	for _, n := range []int{1, o.services} {
 		s, err := process.Start(ctx, o.micro, dir, "--log_level=warn")
 		if err != nil {

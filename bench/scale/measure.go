@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/bench/internal/services"
 )
 
 // subject is a sidecar and what was measured of it.
@@ -20,10 +21,10 @@ type subject struct {
 	one, all         []sample      // requests to one service, and to all in turn
 }
 
-// field is the sidecars and the ports of the two backends.
+// field is the sidecars and the two backends.
 type field struct {
 	options
-	old, changed int
+	old, changed *services.Backend
 	subjects     []*subject
 
 	pathBytes   map[string]float64 // memory left of an unknown path, by handler

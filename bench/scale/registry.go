@@ -6,32 +6,20 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/bench/internal/services"
 )
 
 // writers is how many registrations are made at a time.
 const writers = 16
 
-// registration is a service as POST /registry takes it. The nodes are one
-// server under several loopback addresses: to the sidecar, different ones.
-func registration(service, nodes, port int) string {
-	var list []string
-	for n := range nodes {
-		list = append(list, fmt.Sprintf(`{"Id":"s%d-%d","Address":"127.0.0.%d","Port":%d,"Metadata":{"zone":"a"}}`, service, n, n+1, port))
-	}
-	return fmt.Sprintf(`{"Name":"go.micro.srv.s%d","Version":"1","Nodes":[%s]}`, service, strings.Join(list, ","))
-}
-
 // register registers all services of a subject and returns how long it took.
 func (f *field) register(ctx context.Context, s *subject) (time.Duration, error) {
 	begun := time.Now()
-	err := each(ctx, s.services, writers, func(ctx context.Context, i int) error {
-		return ask(ctx, s.Sidecar, http.MethodPost, "/registry", registration(i, f.nodes, f.old))
+	err := services.Each(ctx, s.services, writers, func(ctx context.Context, i int) error {
+		return ask(ctx, s.Sidecar, http.MethodPost, "/registry", services.Registration(i, f.nodes, f.old))
 	})
 	return time.Since(begun), err
 }
@@ -40,8 +28,8 @@ func (f *field) register(ctx context.Context, s *subject) (time.Duration, error)
 // of each, and returns how long it took.
 func (f *field) use(ctx context.Context, s *subject) (time.Duration, error) {
 	begun := time.Now()
-	err := each(ctx, s.services, writers, func(ctx context.Context, i int) error {
-		return ask(ctx, s.Sidecar, http.MethodGet, fmt.Sprintf("/s%d/x", i), "")
+	err := services.Each(ctx, s.services, writers, func(ctx context.Context, i int) error {
+		return ask(ctx, s.Sidecar, http.MethodGet, services.Path(i), "")
 	})
 	return time.Since(begun), err
 }
@@ -61,7 +49,7 @@ func (f *field) list(ctx context.Context, s *subject) (time.Duration, error) {
 			return 0, err
 		}
 		var names []struct{ Name string }
-		if err := json.Unmarshal(answer, &names); err != nil {
+		if err := json.Unmarshal([]byte(answer), &names); err != nil {
 			return 0, fmt.Errorf("GET /registry: %w", err)
 		}
 		if len(names) < s.services {
@@ -74,23 +62,23 @@ func (f *field) list(ctx context.Context, s *subject) (time.Duration, error) {
 // change is the median time from the beginning of a registration that moves a
 // service's nodes until a request has been answered at the new address.
 func (f *field) change(ctx context.Context, s *subject) (time.Duration, error) {
-	port, name := f.old, "old"
+	at := f.old
 	return median(2*f.rounds, func() (time.Duration, error) {
-		if port == f.old {
-			port, name = f.changed, "new"
+		if at == f.old {
+			at = f.changed
 		} else {
-			port, name = f.old, "old"
+			at = f.old
 		}
 		begun := time.Now()
-		if err := ask(ctx, s.Sidecar, http.MethodPost, "/registry", registration(0, f.nodes, port)); err != nil {
+		if err := ask(ctx, s.Sidecar, http.MethodPost, "/registry", services.Registration(0, f.nodes, at)); err != nil {
 			return 0, err
 		}
 		for {
-			answer, err := answerOf(ctx, s.Sidecar, http.MethodGet, "/s0/x", "", http.StatusOK)
+			answer, err := answerOf(ctx, s.Sidecar, http.MethodGet, services.Path(0), "", http.StatusOK)
 			if err != nil {
 				return 0, err
 			}
-			if string(answer) == name {
+			if answer == at.Answer() {
 				return time.Since(begun), nil
 			}
 		}
@@ -99,24 +87,11 @@ func (f *field) change(ctx context.Context, s *subject) (time.Duration, error) {
 
 // unknown asks for n paths that no service has, each once.
 func (f *field) unknown(ctx context.Context, s *subject, handler string, first, n int) error {
-	return each(ctx, n, writers, func(ctx context.Context, i int) error {
+	return services.Each(ctx, n, writers, func(ctx context.Context, i int) error {
 		path := fmt.Sprintf("/nowhere-%s-%d/x", handler, first+i)
 		_, err := send(ctx, s.Sidecar, http.MethodPost, path, "{}", handler, http.StatusNotFound)
 		return err
 	})
-}
-
-// each calls do with 0 to n-1, some at a time.
-func each(ctx context.Context, n, atATime int, do func(context.Context, int) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atATime)
-	for i := range n {
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() error { return do(ctx, i) })
-	}
-	return group.Wait()
 }
 
 // median is the middle of n measurements.
@@ -133,11 +108,21 @@ func median(n int, measure func() (time.Duration, error)) (time.Duration, error)
 	return times[n/2], nil
 }
 
+// client is for everything but the load.
+var client = &http.Client{
+	Timeout:   5 * time.Minute,
+	Transport: &http.Transport{MaxIdleConnsPerHost: writers},
+}
+
+func send(ctx context.Context, s *process.Sidecar, method, path, body, handler string, status int) (string, error) {
+	return services.Send(ctx, client, handler, method, s.URL+path, body, status)
+}
+
 func ask(ctx context.Context, s *process.Sidecar, method, path, body string) error {
 	_, err := answerOf(ctx, s, method, path, body, http.StatusOK)
 	return err
 }
 
-func answerOf(ctx context.Context, s *process.Sidecar, method, path, body string, status int) ([]byte, error) {
+func answerOf(ctx context.Context, s *process.Sidecar, method, path, body string, status int) (string, error) {
 	return send(ctx, s, method, path, body, "proxy", status)
 }

@@ -45,14 +45,6 @@ func TestBars(t *testing.T) {
 	}
 }
 
-func TestRegistrationIsJSON(t *testing.T) {
-	const want = `{"Name":"go.micro.srv.s7","Version":"1","Nodes":[` +
-		`{"Id":"s7-0","Address":"127.0.0.1","Port":9,"Metadata":{"zone":"a"}},{"Id":"s7-1","Address":"127.0.0.2","Port":9,"Metadata":{"zone":"a"}}]}`
-	if got := registration(7, 2, 9); got != want {
-		t.Errorf("got  %s\nwant %s", got, want)
-	}
-}
-
 func TestMedian(t *testing.T) {
 	left := []time.Duration{5, 1, 9}
 	got, err := median(3, func() (time.Duration, error) {

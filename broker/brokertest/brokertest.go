@@ -32,7 +32,7 @@ type Options struct {
 	// Topics, when set, tells whether the engine can hold the topic; nil means
 	// that it holds any.
 	Topics func(topic string) bool
-	// Wait bounds the wait for what must happen; 0 means 10 s.
+	// Wait bounds the wait for what must happen; 0 means 30 s.
 	Wait time.Duration
 	// Lacks are tests that the engine cannot pass, by name, and why. It is for
 	// code that is not ours; a driver has none.
@@ -40,9 +40,13 @@ type Options struct {
 	// Narrow: a durable queue's pattern may not begin with a wildcard, and
 	// patterns match topics of plain parts alone: none is empty, * or >.
 	Narrow bool
-	// AckWait is the shortest time that the engine can wait for an
-	// acknowledgement; 0 means 1 s.
+	// AckWait is how long the tests have the engine wait for an
+	// acknowledgement; 0 means 3 s.
 	AckWait time.Duration
+	// Blind: the engine cannot tell what members of a durable queue hold, how
+	// old its messages are, nor who was there; it counts messages where others
+	// count bytes; and it cannot change a queue that is there.
+	Blind bool
 	// Quiet is how long the tests listen for what must not happen; 0 means 50 ms.
 	Quiet time.Duration
 }
@@ -105,13 +109,13 @@ func (o *Options) fill() {
 		o.Limit = 4 << 20
 	}
 	if o.Wait == 0 {
-		o.Wait = 10 * time.Second
+		o.Wait = 30 * time.Second
 	}
 	if o.Quiet == 0 {
 		o.Quiet = 50 * time.Millisecond
 	}
 	if o.AckWait == 0 {
-		o.AckWait = time.Second
+		o.AckWait = 3 * time.Second
 	}
 }
 

@@ -296,7 +296,7 @@ func testExtend(s *suite) {
 	h := s.expect(m, "x", 1)
 	tick := time.NewTicker(s.o.AckWait / 4)
 	defer tick.Stop()
-	for range 10 {
+	for range 7 {
 		<-tick.C
 		if err := h.Extend(s.ctx()); err != nil {
 			s.Fatalf("Extend: %v", err)

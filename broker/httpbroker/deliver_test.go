@@ -1,34 +1,23 @@
 package httpbroker
 
 import (
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry/memory"
 )
-
-// deadAddress is one that refuses connections.
-func deadAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
 
 func TestDeadSubscribersDoNotMatter(t *testing.T) {
 	r := memory.New()
 	b := open(t, r)
-	register(t, r, deadAddress(t), "micro.http.broker", broadcast, "dead-all", modern("t"))
-	register(t, r, deadAddress(t), "micro.http.broker", "only-dead", "dead-queue", modern("t"))
+	register(t, r, testserver.DeadAddr(t), "micro.http.broker", broadcast, "dead-all", modern("t"))
+	register(t, r, testserver.DeadAddr(t), "micro.http.broker", "only-dead", "dead-queue", modern("t"))
 	for _, id := range []string{"dead-1", "dead-2", "dead-3"} {
-		register(t, r, deadAddress(t), "micro.http.broker", "q", id, modern("t"))
+		register(t, r, testserver.DeadAddr(t), "micro.http.broker", "q", id, modern("t"))
 	}
 	all, _ := subscribe(t, b, "t", "")
 	queue, _ := subscribe(t, b, "t", "q")

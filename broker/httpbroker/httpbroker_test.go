@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // wait bounds what must happen in these tests.
-const wait = 10 * time.Second
+const wait = 30 * time.Second
 
 // open returns a broker over the registry, closed when the test ends.
 func open(t *testing.T, r registry.Registry) *Broker {

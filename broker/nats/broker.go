@@ -11,6 +11,7 @@ package nats
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"time"
 
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -49,6 +51,10 @@ type Options struct {
 	// MaxBytes bounds what the stream keeps, in bytes on disk; 0 leaves the
 	// limit of a stream that is there, and gives none to a new one.
 	MaxBytes int64
+	// Replicas is how many servers of a cluster keep what is stored. 0 leaves
+	// a stream that is there as it is; a new one is kept by three servers, or
+	// by one where the server is alone or the cluster smaller.
+	Replicas int
 	// GoMicro makes messages look as go-micro's nats broker has them, so that
 	// its services are publishers and subscribers, too. Without JetStream the
 	// broker is live then.
@@ -129,8 +135,8 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 	_, err = link.Once(ctx, b.link, func(ctx context.Context) (struct{}, error) {
 		err := b.send(ctx, msg)
 		if errors.Is(err, jetstream.ErrNoStreamResponse) { // somebody has removed it
-			if _, err := b.open(ctx); err != nil {
-				return struct{}{}, err
+			if _, openErr := b.open(ctx); openErr != nil {
+				return struct{}{}, cmp.Or(b.storesNothing(ctx), openErr)
 			}
 			b.forget(msg.Subject)
 			err = b.send(ctx, msg)
@@ -181,6 +187,8 @@ func published(err error, size int) error {
 	switch {
 	case overLimit(err):
 		return fmt.Errorf("publish: %w: %d bytes with its header: %w", broker.ErrTooLarge, size, err)
+	case errors.Is(err, broker.ErrFull):
+		return fmt.Errorf("publish: %w", err)
 	case fullError(err):
 		return fmt.Errorf("publish: %w: %w", broker.ErrFull, err)
 	case err != nil:
@@ -234,7 +242,18 @@ func (b *Broker) send(ctx context.Context, msg *gonats.Msg) error {
 	if err := b.cover(ctx, msg.Subject); err != nil && !overlap(err) {
 		return err
 	}
-	ack, err := b.js.PublishMsg(ctx, msg, jetstream.WithRetryAttempts(0))
+	waiting, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	doubt := time.AfterFunc(doubtAfter, func() {
+		if err := b.storesNothing(waiting); err != nil {
+			giveUp(err)
+		}
+	})
+	defer doubt.Stop()
+	ack, err := b.js.PublishMsg(waiting, msg, jetstream.WithRetryAttempts(0))
+	if why := context.Cause(waiting); err != nil && errors.Is(why, broker.ErrFull) {
+		return why
+	}
 	if err == nil && ack.Stream != b.o.Stream && !b.o.GoMicro {
 		return fmt.Errorf("stream %s took the message, not %s", ack.Stream, b.o.Stream)
 	}

@@ -57,7 +57,7 @@ func openEngine(t testing.TB, dir string) *engine.Engine {
 
 func openBroker(t testing.TB, e *engine.Engine, o nats.Options) *nats.Broker {
 	t.Helper()
-	b, err := nats.New(bounded(t, 10*time.Second), e.MessagesConn(), o)
+	b, err := nats.New(bounded(t, 30*time.Second), e.MessagesConn(), o)
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}

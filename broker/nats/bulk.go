@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -94,16 +95,25 @@ func (b *Broker) sendAll(ctx context.Context, messages []*gonats.Msg) []error {
 	for i, err := range refused {
 		errs[i] = err
 	}
-	for range len(messages) - len(refused) {
+	doubt := time.NewTicker(doubtAfter)
+	defer doubt.Stop()
+	for left := len(messages) - len(refused); left > 0; {
 		select {
 		case answer := <-answers:
 			b.note(errs, answer)
+			left--
 			continue
 		default:
 		}
 		select {
 		case answer := <-answers:
 			b.note(errs, answer)
+			left--
+			doubt.Reset(doubtAfter)
+		case <-doubt.C:
+			if err := b.storesNothing(ctx); err != nil {
+				return replace(errs, err)
+			}
 		case <-lost:
 			return replace(errs, link.ErrLost)
 		case <-ctx.Done():

@@ -35,7 +35,7 @@ func TestContractOnServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(conn.Close)
-		b, err := nats.New(bounded(t, 10*time.Second), conn, nats.Options{})
+		b, err := nats.New(bounded(t, 30*time.Second), conn, nats.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

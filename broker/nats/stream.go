@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ func (b *Broker) open(ctx context.Context) (struct{}, error) {
 	stream, err := b.js.Stream(ctx, b.o.Stream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
-		_, err = b.js.CreateStream(ctx, want)
+		err = b.create(ctx, want)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker
 			err = nil
 		}
@@ -57,11 +58,54 @@ func (b *Broker) adapt(ctx context.Context, have jetstream.StreamConfig) error {
 	if b.o.MaxBytes > 0 {
 		want.MaxBytes = b.o.MaxBytes
 	}
-	if want.Discard == have.Discard && want.MaxBytes == have.MaxBytes {
+	if b.o.Replicas > 0 {
+		want.Replicas = b.o.Replicas
+	}
+	if want.Discard == have.Discard && want.MaxBytes == have.MaxBytes && want.Replicas == have.Replicas {
 		return nil
 	}
 	_, err := b.js.UpdateStream(ctx, want)
 	return err
+}
+
+// create makes a stream with the replicas that were asked for, or with as many
+// as a cluster needs to go on without one of its servers.
+func (b *Broker) create(ctx context.Context, want jetstream.StreamConfig) error {
+	const enough = 3
+	want.Replicas = cmp.Or(b.o.Replicas, enough)
+	_, err := b.js.CreateStream(ctx, want)
+	if b.o.Replicas == 0 && tooFew(err) {
+		want.Replicas = 1
+		_, err = b.js.CreateStream(ctx, want)
+	}
+	return err
+}
+
+// tooFew tells the errors of a server that is alone, or of a cluster that has
+// fewer servers than the replicas asked for.
+func tooFew(err error) bool {
+	const noPeers, notClustered = 10005, 10074
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == noPeers || api.ErrorCode == notClustered)
+}
+
+// doubtAfter is how long a stream may take to store a message before it is
+// asked what the matter is.
+const doubtAfter = 2 * time.Second
+
+// storesNothing tells, of a stream that does not answer what is published, an
+// error when its server is there: a server that could not write to its disk
+// stays silent (nats-server 2.15), or turns JetStream off. Streams that several
+// servers keep may just have lost their leader.
+func (b *Broker) storesNothing(ctx context.Context) error {
+	stream, err := b.js.Stream(ctx, b.o.Stream)
+	switch {
+	case err == nil && stream.CachedInfo().Config.Replicas <= 1:
+		return fmt.Errorf("%w: the stream %s is there, but does not store what is published; its server's disk may be full or at fault", broker.ErrFull, b.o.Stream)
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
+		return fmt.Errorf("%w: the NATS server has turned JetStream off; its disk may be full or at fault", broker.ErrFull)
+	}
+	return nil
 }
 
 // fullError tells the errors of an engine that has no room.
@@ -78,7 +122,8 @@ func fullError(err error) bool {
 	case accountExceeded, insufficient, storageExceeded:
 		return true
 	case storeFailed:
-		return strings.Contains(api.Description, "maximum bytes") || strings.Contains(api.Description, "maximum messages")
+		return strings.Contains(api.Description, "maximum bytes") || strings.Contains(api.Description, "maximum messages") ||
+			strings.Contains(api.Description, "no space left")
 	}
 	return false
 }
@@ -99,7 +144,7 @@ func (b *Broker) returnedSubject(consumer, id string) string {
 
 // openState makes sure that the stream of states is there.
 func (b *Broker) openState(ctx context.Context) error {
-	_, err := b.js.CreateStream(ctx, jetstream.StreamConfig{
+	err := b.create(ctx, jetstream.StreamConfig{
 		Name:              b.stateStream(),
 		Description:       "states of durable queues",
 		Subjects:          []string{b.o.Prefix + "-state.>"},
@@ -108,10 +153,31 @@ func (b *Broker) openState(ctx context.Context) error {
 		MaxAge:            stateAge,
 		AllowDirect:       true,
 	})
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+		err = b.adaptState(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("stream %s: %w", b.stateStream(), err)
 	}
 	return nil
+}
+
+// adaptState is adapt for the stream of states.
+func (b *Broker) adaptState(ctx context.Context) error {
+	if b.o.Replicas == 0 {
+		return nil
+	}
+	stream, err := b.js.Stream(ctx, b.stateStream())
+	if err != nil {
+		return err
+	}
+	config := stream.CachedInfo().Config
+	if config.Replicas == b.o.Replicas {
+		return nil
+	}
+	config.Replicas = b.o.Replicas
+	_, err = b.js.UpdateStream(ctx, config)
+	return err
 }
 
 // setState stores a value, or returns the error.

@@ -31,10 +31,10 @@ func (b *Broker) declare(ctx context.Context, topic, queue string, o broker.Queu
 		return q, errors.New("declare queue: the topic is empty")
 	case queue == "":
 		return q, errors.New("declare queue: its name is empty")
-	case b.closed():
+	case b.open.Closed():
 		return q, broker.ErrClosed
 	}
-	q = durableQueue{topic: topic, name: queueName(durableKind, topic, queue)}
+	q = durableQueue{topic: topic, label: queue, name: queueName(durableKind, topic, queue), kind: b.address.kind}
 	if err := b.agree(ctx, &q, o); err != nil {
 		return q, fmt.Errorf("declare queue %s: %w", queue, err)
 	}
@@ -58,18 +58,11 @@ func (b *Broker) remember(q durableQueue) {
 func (b *Broker) redeclare(ctx context.Context, topic, queue string) bool {
 	b.mu.Lock()
 	q, ok := b.known[queueName(durableKind, topic, queue)]
-	closed := b.open == nil
 	b.mu.Unlock()
-	if !ok || closed {
+	if !ok || b.open.Closed() {
 		return false
 	}
-	_, ch, err := b.consuming.channel(ctx)
-	if err != nil {
-		return false
-	}
-	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
-	_, err = within(ctx, func() (any, error) { return nil, q.make(ch, b.address.durable()) })
-	return err == nil
+	return b.make(ctx, &q) == nil
 }
 
 const durableKind = "micro" // what the names of durable queues begin with
@@ -77,7 +70,9 @@ const durableKind = "micro" // what the names of durable queues begin with
 // durableQueue is a queue as RabbitMQ keeps it.
 type durableQueue struct {
 	topic   string
+	label   string // as people call it; not always known
 	name    string
+	kind    string // what it was found to be, or will be
 	options broker.QueueOptions
 }
 
@@ -85,10 +80,9 @@ type durableQueue struct {
 func (d durableQueue) bounded() bool { return d.options.MaxInFlight > 0 }
 
 // make declares and binds it; it may be there.
-func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
+func (b *Broker) make(ctx context.Context, d *durableQueue) (err error) {
 	const week = 7 * 24 * time.Hour
 	args := amqp.Table{
-		amqp.QueueTypeArg: amqp.QueueTypeClassic,
 		// A message may be held for long; servers before 3.12 do not know this.
 		amqp.ConsumerTimeoutArg: week.Milliseconds(),
 	}
@@ -98,10 +92,8 @@ func (d durableQueue) make(ch *amqp.Channel, exchange string) error {
 	if d.options.Expires > 0 {
 		args[amqp.QueueTTLArg] = d.options.Expires.Milliseconds()
 	}
-	if _, err := ch.QueueDeclare(d.name, true, false, false, false, args); err != nil {
-		return err
-	}
-	return ch.QueueBind(d.name, bindingKey(d.topic), exchange, false, nil)
+	d.kind, err = b.declareQueue(ctx, d.name, d.kind, bindingKey(d.topic), args)
+	return err
 }
 
 // merge returns the options that a queue has after it was declared with o:

@@ -294,6 +294,8 @@ func TestAddress(t *testing.T) {
 		"amqp://a/x/y":                "virtual host",
 		"amqp://a?exchange=amq.topic": "exchange",
 		"amqp://a?exchnge=x":          "exchange",
+		"amqp://a?queue_type=quorum":  "",
+		"amqp://a?queue_type=stream":  "auto, quorum or classic",
 		"nats://a":                    "amqp or amqps",
 		"amqps://a?ca_file=/nosuch":   "ca_file",
 	} {

@@ -22,6 +22,7 @@ const attemptHeader = prefix + "attempt"
 // item is a message that the server waits to hear of.
 type item struct {
 	intake   *intake
+	request  *request // it takes room of until it is settled
 	delivery amqp.Delivery
 	stored   broker.Stored
 	known    int // the attempt that the server's copy tells
@@ -31,7 +32,8 @@ type item struct {
 }
 
 func newItem(in *intake, d amqp.Delivery) *item {
-	it := &item{intake: in, delivery: d, known: 1, stored: broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}}
+	in.request.out.Add(1)
+	it := &item{intake: in, request: in.request, delivery: d, known: 1, stored: broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}}
 	if n, err := strconv.Atoi(text(d.Headers[attemptHeader])); err == nil && n > 1 {
 		it.known = n
 	}
@@ -67,6 +69,7 @@ func (it *item) tell(ctx context.Context, f func() error) error {
 		return broker.ErrLapsed
 	}
 	it.told = true
+	it.request.out.Add(-1)
 	_, err := within(ctx, func() (any, error) { return nil, f() })
 	if err != nil && ctx.Err() == nil {
 		return broker.ErrLapsed // the channel has ended
@@ -105,12 +108,17 @@ func (it *item) store(ctx context.Context, m *member, attempt int) error {
 // offer puts the message into ready, to be given out; attempt 0 is the one
 // that it came with. What comes to a drained member goes back.
 func (m *member) offer(it *item, attempt int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.enter(it, attempt)
+}
+
+// enter is offer for one who holds m.mu.
+func (m *member) enter(it *item, attempt int) {
 	if attempt == 0 {
 		attempt = it.known
 	}
 	h := &holding{member: m, item: it, attempt: attempt}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if it.intake.over.Err() != nil {
 		return
 	}
@@ -130,6 +138,14 @@ func (m *member) offer(it *item, attempt int) {
 func (m *member) free(h *holding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.leave(h)
+	if m.drained.Err() != nil || m.starving() {
+		signal(m.retune)
+	}
+}
+
+// leave is free for one who holds m.mu.
+func (m *member) leave(h *holding) {
 	held, ok := m.held[h]
 	if !ok {
 		return
@@ -141,9 +157,15 @@ func (m *member) free(h *holding) {
 			break
 		}
 	}
-	if m.drained.Err() != nil {
-		signal(m.retune)
-	}
+}
+
+// again gives the message out again, in the place of what it was.
+func (m *member) again(h *holding, attempt int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leave(h)
+	m.enter(h.item, attempt)
+	signal(m.retune)
 }
 
 // holding implements [broker.Holding].
@@ -174,13 +196,13 @@ func (h *holding) Nack(ctx context.Context, delay time.Duration) error {
 		return err
 	}
 	m, it := h.member, h.item
-	m.free(h)
 	if delay == 0 {
-		m.offer(it, h.attempt+1)
+		m.again(h, h.attempt+1)
 		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.leave(h)
 	it.attempt = h.attempt + 1
 	m.delayed[it] = struct{}{}
 	m.bytes += len(it.delivery.Body)
@@ -211,8 +233,7 @@ func (h *holding) Return(ctx context.Context) error {
 		if err := h.usable(ctx); err != nil {
 			return err
 		}
-		h.member.free(h)
-		h.member.offer(h.item, h.attempt)
+		h.member.again(h, h.attempt)
 		return nil
 	}
 	return h.settled(h.item.giveBack(ctx, h.member, h.attempt))
@@ -220,7 +241,9 @@ func (h *holding) Return(ctx context.Context) error {
 
 func (h *holding) Extend(ctx context.Context) error { return h.usable(ctx) }
 
-// Lapse gives the message to any member: RabbitMQ does not know AckWait.
+// Lapse gives the message to any member: RabbitMQ does not know AckWait. In a
+// queue with MaxInFlight it has to come before those behind it, so that all go
+// back, with the turn.
 func (h *holding) Lapse() {
 	m := h.member
 	m.mu.Lock()
@@ -233,13 +256,13 @@ func (h *holding) Lapse() {
 	if !ok {
 		return
 	}
+	if m.queue.bounded() {
+		_ = h.item.intake.channel.Close() // it fails only when it has ended
+		return
+	}
 	m.free(h)
 	if given {
 		h.attempt++
-	}
-	if m.queue.bounded() {
-		m.offer(h.item, h.attempt)
-		return
 	}
 	h.back()
 }

@@ -36,6 +36,7 @@ type subscription struct {
 // lives.
 type source struct {
 	channel    *amqp.Channel
+	tag        string // the consumer's
 	deliveries <-chan amqp.Delivery
 }
 
@@ -48,7 +49,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	if topic == "" {
 		return nil, errors.New("subscribe: the topic is empty")
 	}
-	if b.closed() {
+	if b.open.Closed() {
 		return nil, broker.ErrClosed
 	}
 	s := &subscription{broker: b, topic: topic, queue: o.Queue, done: make(chan struct{})}
@@ -59,8 +60,8 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	s.over, s.cancel = context.WithCancel(context.Background())
 	s.box = mailbox.New(h, mailbox.Limits{Messages: waitingMessages, Bytes: waitingBytes})
 	go s.run(src)
-	if err := b.add(s); err != nil {
-		s.end()
+	if err := b.open.Add(s); err != nil {
+		s.End()
 		return nil, err
 	}
 	return s, nil
@@ -100,7 +101,7 @@ func (s *subscription) begin(ch *amqp.Channel) (source, error) {
 		return source{}, err
 	}
 	deliveries, err := ch.Consume(q.Name, consumerTag, true, false, false, false, nil)
-	return source{ch, deliveries}, err
+	return source{ch, consumerTag, deliveries}, err
 }
 
 // run runs until the subscription is closed.
@@ -140,7 +141,7 @@ func (src source) leave() {
 	defer cancel()
 	// What fails has gone with its channel.
 	_, _ = within(ctx, func() (any, error) {
-		_ = src.channel.Cancel(consumerTag, false)
+		_ = src.channel.Cancel(src.tag, false)
 		return nil, src.channel.Close()
 	})
 }
@@ -171,12 +172,13 @@ func again(over context.Context, b *Broker, begin func(context.Context) (source,
 
 // Close implements [broker.Subscription].
 func (s *subscription) Close() error {
-	s.broker.drop(s)
-	s.end()
+	s.broker.open.Drop(s)
+	s.End()
 	return nil
 }
 
-func (s *subscription) end() {
+// End implements [openset.Ender].
+func (s *subscription) End() {
 	s.once.Do(s.cancel)
 	<-s.done
 	s.box.Close()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -19,7 +21,7 @@ const (
 	maxDelayed      = 40_000
 	maxDelayedBytes = 64 << 20
 
-	maxPrefetch = 20_000 // with maxDelayed it fits the server's 16 bits
+	maxPrefetch = 20_000 // it has to fit 16 bits
 )
 
 // member implements [broker.Member]. RabbitMQ pushes as many messages to it as
@@ -31,7 +33,7 @@ type member struct {
 	label         string // the queue's name for people
 	prefetch      int
 	awake         chan struct{}   // holds one: there may be something in ready
-	retune        chan struct{}   // holds one: delayed has changed
+	retune        chan struct{}   // holds one: the server may have to be asked for more
 	drained, over context.Context // nothing more is taken; everything has ended
 	drain, cancel context.CancelFunc
 	done          sync.WaitGroup
@@ -42,16 +44,28 @@ type member struct {
 	delayed map[*item]struct{}
 	bytes   int     // of the bodies of delayed
 	intake  *intake // of now
+	lost    bool    // the turn of a queue with MaxInFlight was lost, and Receive has not said so yet
 }
 
 // intake is a channel that a member receives over. What came over it is lost
 // to the member when it ends, and comes again.
 type intake struct {
 	source
-	closed <-chan *amqp.Error // closed with it
-	over   context.Context    // ended with the channel
-	end    context.CancelFunc
+	closed  <-chan *amqp.Error // closed with it
+	over    context.Context    // ended with the channel
+	end     context.CancelFunc
+	request *request // of now
 }
+
+// request is what a consumer asks for: the server gives it messages until as
+// many are not settled as there is room for.
+type request struct {
+	room int
+	out  atomic.Int32 // messages that came and are not settled
+}
+
+// spent tells that the server gives it no more.
+func (r *request) spent() bool { return int(r.out.Load()) >= r.room }
 
 // Join implements [broker.Durable].
 func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOptions) (broker.Member, error) {
@@ -75,8 +89,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.drained, m.drain = context.WithCancel(m.over)
 	m.take(src)
 	m.done.Go(m.run)
-	if err := b.add(m); err != nil {
-		m.end()
+	if err := b.open.Add(m); err != nil {
+		m.End()
 		return nil, err
 	}
 	return m, nil
@@ -85,19 +99,16 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 // consume begins to receive, and declares the queue again: somebody may have
 // deleted it.
 func (m *member) consume(ctx context.Context) (source, error) {
+	q := m.queue
+	if err := m.broker.make(ctx, &q); err != nil {
+		return source{}, err
+	}
 	_, ch, err := m.broker.consuming.channel(ctx)
 	if err != nil {
 		return source{}, err
 	}
 	src, err := within(ctx, func() (source, error) {
-		if err := m.queue.make(ch, m.broker.address.durable()); err != nil {
-			return source{}, err
-		}
-		if err := ch.Qos(m.prefetch, 0, true); err != nil { // for the channel: it changes while we consume
-			return source{}, err
-		}
-		deliveries, err := ch.Consume(m.queue.name, consumerTag, false, false, false, false, nil)
-		return source{ch, deliveries}, err
+		return m.begin(ch, 0, m.prefetch)
 	})
 	if err != nil {
 		go func() { _ = ch.Close() }() // its answer is of no interest
@@ -105,9 +116,19 @@ func (m *member) consume(ctx context.Context) (source, error) {
 	return src, err
 }
 
+// begin makes the channel's consumer n, with room for so many messages.
+func (m *member) begin(ch *amqp.Channel, n, room int) (source, error) {
+	if err := ch.Qos(room, 0, false); err != nil {
+		return source{}, err
+	}
+	tag := consumerTag + strconv.Itoa(n)
+	deliveries, err := ch.Consume(m.queue.name, tag, false, false, false, false, nil)
+	return source{ch, tag, deliveries}, err
+}
+
 // take makes src the member's intake.
 func (m *member) take(src source) {
-	in := &intake{source: src, closed: src.channel.NotifyClose(make(chan *amqp.Error, 1))}
+	in := &intake{source: src, closed: src.channel.NotifyClose(make(chan *amqp.Error, 1)), request: &request{room: m.prefetch}}
 	in.over, in.end = context.WithCancel(context.Background())
 	m.mu.Lock()
 	m.intake = in
@@ -120,7 +141,7 @@ func (m *member) run() {
 		in := m.intake
 		m.receive(in)
 		m.lose(in)
-		in.leave()
+		m.quit(in)
 		if m.drained.Err() != nil {
 			return
 		}
@@ -129,15 +150,31 @@ func (m *member) run() {
 			return
 		}
 		m.take(src)
+		m.done.Go(m.enroll) // somebody may have deleted the queue
+	}
+}
+
+// enroll writes the queue into the index again.
+func (m *member) enroll() {
+	b := m.broker
+	select {
+	case b.declaring <- struct{}{}:
+		defer func() { <-b.declaring }()
+	case <-m.over.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.over, callTimeout)
+	defer cancel()
+	if err := b.enroll(ctx, m.queue.topic, m.label); err != nil {
+		b.log.Debug("broker: a queue is not in the list of queues", "queue", m.label, "error", err)
 	}
 }
 
 // receive returns when the channel has ended, or the member.
 func (m *member) receive(in *intake) {
-	deliveries := in.deliveries
 	touch := time.NewTicker(optionsTouched)
 	defer touch.Stop()
-	for {
+	for n := 1; ; {
 		select {
 		case <-m.over.Done():
 			return
@@ -150,21 +187,82 @@ func (m *member) receive(in *intake) {
 			if m.idle() {
 				return
 			}
-			// What fails has gone with its channel.
-			_, _ = within(m.over, func() (any, error) { return nil, in.channel.Qos(m.room(), 0, true) })
+			if !m.starved() {
+				continue
+			}
+			if !m.askAgain(in, n) {
+				return
+			}
+			n++
 		case <-touch.C:
-			_, _ = within(m.over, func() (any, error) { return nil, m.queue.declareOptions(in.channel) })
-		case d, ok := <-deliveries:
+			ctx, cancel := context.WithTimeout(m.over, callTimeout)
+			_ = m.broker.declareOptions(ctx, m.queue) // what fails now does not fail the next time
+			cancel()
+		case d, ok := <-in.deliveries:
 			switch {
 			case ok:
 				m.offer(newItem(in, d), 0)
 			case m.drained.Err() == nil: // the queue was deleted
 				return
 			default: // we have cancelled the consumer, and settle what we have
-				deliveries = nil
+				in.deliveries = nil
 			}
 		}
 	}
+}
+
+// starved tells that the server gives no more although there is room: what it
+// waits for is delayed.
+func (m *member) starved() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.starving()
+}
+
+// starving is starved for one who holds m.mu.
+func (m *member) starving() bool {
+	return !m.queue.bounded() && m.drained.Err() == nil && m.intake.request.spent() && len(m.held) < m.prefetch &&
+		len(m.delayed) < maxDelayed && m.bytes < maxDelayedBytes
+}
+
+// askAgain puts another consumer in the place of the one that is spent: a
+// quorum queue does not let it have more. What that has stays ours. It returns
+// false when the channel has gone.
+func (m *member) askAgain(in *intake, n int) bool {
+	if _, err := within(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) }); err != nil {
+		return false
+	}
+	for d := range in.deliveries { // there may be some: what it had settled
+		m.offer(newItem(in, d), 0)
+	}
+	m.mu.Lock()
+	room := max(m.prefetch-len(m.held), 1)
+	m.mu.Unlock()
+	src, err := within(m.over, func() (source, error) { return m.begin(in.channel, n, room) })
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	in.source, in.request = src, &request{room: room}
+	drained := m.drained.Err() != nil
+	m.mu.Unlock()
+	if drained { // Drain has cancelled the one before
+		_, err = within(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) })
+	}
+	return err == nil
+}
+
+// quit leaves the queue. The one active consumer of a bounded queue is not
+// cancelled first: the next one would begin before what is returned is back.
+func (m *member) quit(in *intake) {
+	if !m.queue.bounded() {
+		in.leave()
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	// What fails has gone with its connection.
+	_, _ = within(ctx, func() (any, error) { return nil, in.channel.Close() })
 }
 
 // idle tells that a member of a bounded queue was drained and has nothing out.
@@ -174,21 +272,19 @@ func (m *member) idle() bool {
 	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == len(m.ready)
 }
 
-// room is how many messages the server may have given us.
-func (m *member) room() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.queue.bounded() || m.bytes > maxDelayedBytes {
-		return m.prefetch
-	}
-	return m.prefetch + min(len(m.delayed), maxDelayed)
-}
-
-// lose forgets what came over a channel that has ended.
+// lose forgets what came over a channel that has ended. With it goes the turn
+// of a queue with MaxInFlight.
 func (m *member) lose(in *intake) {
 	in.end()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.queue.bounded() && m.drained.Err() == nil {
+		m.lost = true
+		for _, held := range m.held {
+			held.Lose()
+		}
+		signal(m.awake)
+	}
 	for it := range m.delayed {
 		it.stop()
 	}
@@ -207,8 +303,8 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		}
-		if held := m.next(); held != nil {
-			return held, nil
+		if held, err := m.next(); held != nil || err != nil {
+			return held, err
 		}
 		select {
 		case <-m.awake:
@@ -218,19 +314,23 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
-// next returns a message that is here.
-func (m *member) next() *broker.Held {
+// next returns a message that is here, or ErrLapsed once when the turn was lost.
+func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.ready) == 0 {
-		return nil
+	switch {
+	case m.lost:
+		m.lost = false
+		return nil, broker.ErrLapsed
+	case len(m.ready) == 0:
+		return nil, nil
 	}
 	held := m.ready[0]
 	m.ready = m.ready[1:]
 	if len(m.ready) > 0 {
 		signal(m.awake) // for another one who waits
 	}
-	return held
+	return held, nil
 }
 
 func signal(c chan<- struct{}) {
@@ -240,6 +340,20 @@ func signal(c chan<- struct{}) {
 	}
 }
 
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+		return nil, false
+	}
+	held := m.ready[0]
+	m.ready = m.ready[1:]
+	return held, true
+}
+
+var _ broker.Eager = (*member)(nil)
+
 // Drain implements [broker.Member]. A member of a queue with MaxInFlight
 // returns what it has not given out only when what it has is settled: the
 // next member must not begin before.
@@ -247,6 +361,7 @@ func (m *member) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drain()
 	in, waiting := m.intake, m.ready
+	tag := in.tag
 	m.ready = nil
 	if m.queue.bounded() {
 		m.ready = waiting
@@ -257,7 +372,7 @@ func (m *member) Drain(ctx context.Context) error {
 		return nil
 	}
 	if in.over.Err() == nil {
-		if _, err := within(ctx, func() (any, error) { return nil, in.channel.Cancel(consumerTag, false) }); err != nil && ctx.Err() != nil {
+		if _, err := within(ctx, func() (any, error) { return nil, in.channel.Cancel(tag, false) }); err != nil && ctx.Err() != nil {
 			return err
 		}
 	}
@@ -266,7 +381,7 @@ func (m *member) Drain(ctx context.Context) error {
 
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
+	m.broker.open.Drop(m)
 	drained := m.Drain(ctx)
 	m.mu.Lock()
 	all := make([]*broker.Held, 0, len(m.held))
@@ -291,8 +406,8 @@ func (m *member) Close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// end is Close for a broker that is closed.
-func (m *member) end() {
+// End implements [openset.Ender].
+func (m *member) End() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := m.Close(ctx); err != nil {

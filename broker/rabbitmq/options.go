@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -46,10 +47,9 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 	if err != nil {
 		return err
 	}
-	_, err = within(ctx, func() (any, error) {
+	fresh, err := within(ctx, func() (fresh bool, err error) {
 		var old broker.QueueOptions
 		var last *amqp.Delivery
-		var err error
 		switch {
 		case known && exists:
 			old, last, err = q.readOptions(ch)
@@ -57,20 +57,24 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 			_, err = ch.QueueDelete(q.optionsName(), false, false, false)
 		}
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		q.options = merge(old, o)
 		if last != nil && (q.bounded() != (old.MaxInFlight > 0) || q.options.Expires != old.Expires) {
-			return nil, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
+			return false, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
 		}
 		if last == nil || q.options != old {
-			if err := b.writeOptions(ctx, ch, q, last); err != nil {
-				return nil, err
-			}
+			return last == nil, b.writeOptions(ctx, *q, last)
 		}
-		return nil, q.make(ch, b.address.durable())
+		return false, nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	if err := b.make(ctx, q); err != nil || !fresh {
+		return err
+	}
+	return b.enroll(ctx, q.topic, q.label)
 }
 
 // lock returns the only channel of all that has the name's lock, and what
@@ -115,7 +119,8 @@ func (b *Broker) exists(ctx context.Context, name string) (bool, error) {
 	}
 	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
 	_, err = within(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
+	// A classic queue is also not found while its node is away.
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "no queue ") {
 		return false, nil
 	}
 	return err == nil, err
@@ -127,12 +132,12 @@ type options struct {
 }
 
 // declareOptions declares the queue that keeps the options.
-func (d durableQueue) declareOptions(ch *amqp.Channel) error {
-	args := amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}
+func (b *Broker) declareOptions(ctx context.Context, d durableQueue) error {
+	args := amqp.Table{}
 	if d.options.Expires > 0 {
 		args[amqp.QueueTTLArg] = (d.options.Expires + optionsOutlive).Milliseconds()
 	}
-	_, err := ch.QueueDeclare(d.optionsName(), true, false, false, false, args)
+	_, err := b.declareQueue(ctx, d.optionsName(), d.kind, "", args)
 	return err
 }
 
@@ -159,8 +164,8 @@ func (d durableQueue) readOptions(ch *amqp.Channel) (o broker.QueueOptions, last
 }
 
 // writeOptions replaces what was written before.
-func (b *Broker) writeOptions(ctx context.Context, ch *amqp.Channel, q *durableQueue, last *amqp.Delivery) error {
-	if err := q.declareOptions(ch); err != nil {
+func (b *Broker) writeOptions(ctx context.Context, q durableQueue, last *amqp.Delivery) error {
+	if err := b.declareOptions(ctx, q); err != nil {
 		return err
 	}
 	text, err := json.Marshal(options{q.options.AckWait.Milliseconds(), int64(q.options.MaxInFlight), q.options.Expires.Milliseconds()})

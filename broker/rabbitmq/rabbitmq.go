@@ -19,7 +19,10 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/openset"
 	"github.com/micro/sidecar/internal/engineurl"
 )
 
@@ -33,8 +36,8 @@ const (
 	heartbeat   = 10 * time.Second
 )
 
-// Broker implements [broker.Broker], [broker.Durable], [broker.Wildcards] and
-// [broker.Pinger].
+// Broker implements [broker.Broker], [broker.Durable], [broker.Queues],
+// [broker.Wildcards] and [broker.Pinger].
 // It is safe for concurrent use.
 type Broker struct {
 	address address
@@ -45,13 +48,11 @@ type Broker struct {
 	publisher *publisher
 	declaring chan struct{} // held by the one who has a lock, see options.go
 
+	open openset.Set
+
 	mu    sync.Mutex
-	open  map[closer]struct{}     // nil once closed
 	known map[string]durableQueue // by name, what was declared lately
 }
-
-// closer is a subscription or a member.
-type closer interface{ end() }
 
 // address is what an address says.
 type address struct {
@@ -60,10 +61,11 @@ type address struct {
 	user, password string
 	vhost          string
 	exchange       string // go-micro's
+	kind           string // of new durable queues
 }
 
 // parse reads an address: amqp://[USER:PASSWORD@]HOST:PORT[/VHOST], amqps://
-// for TLS, several hosts of one cluster, and ?exchange=NAME.
+// for TLS, several hosts of one cluster, and ?exchange=NAME&queue_type=TYPE.
 func parse(u *url.URL) (address, error) {
 	if u == nil {
 		u = &url.URL{Scheme: "amqp", Host: "127.0.0.1:5672"}
@@ -83,6 +85,9 @@ func parse(u *url.URL) (address, error) {
 	p := engineurl.Query(u)
 	a := address{hosts: hosts, user: "guest", password: "guest", vhost: "/", exchange: p.String("exchange", "micro")}
 	a.tls = engineurl.TLS(p, u.Scheme == "amqps")
+	if a.kind = p.Choice("queue_type", "auto", amqp.QueueTypeQuorum, amqp.QueueTypeClassic); a.kind == "auto" {
+		a.kind = defaultKind(len(hosts))
+	}
 	if len(a.exchange) > 200 || strings.HasPrefix(a.exchange, "amq.") || strings.ContainsAny(a.exchange, "\r\n") {
 		return address{}, fmt.Errorf("parameter exchange: expected a name of at most 200 bytes that does not begin with amq., got %.100q", a.exchange)
 	}
@@ -116,7 +121,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 		log = slog.Default()
 	}
 	return &Broker{
-		address: a, log: log, declaring: make(chan struct{}, 1), open: map[closer]struct{}{}, known: map[string]durableQueue{},
+		address: a, log: log, declaring: make(chan struct{}, 1), known: map[string]durableQueue{},
 		consuming: newLink(a), publisher: newPublisher(newLink(a), a.durable()),
 	}, nil
 }
@@ -130,7 +135,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 	switch {
 	case topic == "":
 		return errors.New("publish: the topic is empty")
-	case b.closed():
+	case b.open.Closed():
 		return broker.ErrClosed
 	}
 	key, p, err := encode(topic, m)
@@ -145,7 +150,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) er
 
 // Ping implements [broker.Pinger].
 func (b *Broker) Ping(ctx context.Context) error {
-	if b.closed() {
+	if b.open.Closed() {
 		return broker.ErrClosed
 	}
 	if err := b.publisher.ping(ctx); err != nil {
@@ -156,43 +161,17 @@ func (b *Broker) Ping(ctx context.Context) error {
 
 // Close ends all subscriptions and waits for their handlers.
 func (b *Broker) Close() error {
-	b.mu.Lock()
-	all := b.open
-	b.open = nil
-	b.mu.Unlock()
-	if all == nil {
+	all, first := b.open.Close()
+	if !first {
 		return nil
 	}
 	var ended sync.WaitGroup // each waits for an answer of the server's
-	for c := range all {
-		ended.Go(c.end)
+	for _, e := range all {
+		ended.Go(e.End)
 	}
 	ended.Wait()
 	ended.Go(b.publisher.link.close)
 	ended.Go(b.consuming.close)
 	ended.Wait()
 	return nil
-}
-
-func (b *Broker) closed() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.open == nil
-}
-
-// add remembers what is to be closed with the broker.
-func (b *Broker) add(c closer) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.open == nil {
-		return broker.ErrClosed
-	}
-	b.open[c] = struct{}{}
-	return nil
-}
-
-func (b *Broker) drop(c closer) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.open, c)
 }

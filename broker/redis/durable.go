@@ -20,7 +20,7 @@ func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.Queu
 		return errors.New("declare queue: the topic is empty")
 	case queue == "":
 		return errors.New("declare queue: its name is empty")
-	case b.closed():
+	case b.open.Closed():
 		return broker.ErrClosed
 	}
 	if err := b.refuseEviction(ctx); err != nil {
@@ -82,7 +82,7 @@ func (b *Broker) refuseEviction(ctx context.Context) error {
 func (b *Broker) startJanitor() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open == nil {
+	if b.open.Closed() {
 		return broker.ErrClosed
 	}
 	if b.janitor != nil {

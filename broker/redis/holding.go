@@ -19,6 +19,7 @@ type holding struct {
 	member   *member
 	id       string
 	delivery int64
+	size     int // in bytes
 }
 
 func (h *holding) Ack(ctx context.Context) error {

@@ -69,7 +69,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	if topic == "" {
 		return nil, errors.New("subscribe: the topic is empty")
 	}
-	if b.closed() {
+	if b.open.Closed() {
 		return nil, broker.ErrClosed
 	}
 	s := &subscription{broker: b, topic: topic, queue: o.Queue, member: rand.Text(), done: make(chan struct{})}
@@ -83,13 +83,13 @@ func (b *Broker) Subscribe(ctx context.Context, topic string, o broker.Subscribe
 	}
 	s.box = mailbox.New(h, mailbox.Limits{Messages: waitingMessages, Bytes: waitingBytes})
 	go s.receive()
-	err = b.add(s)
+	err = b.open.Add(s)
 	if err == nil && s.queue != "" {
 		err = s.enter(ctx)
 	}
 	if err != nil {
-		b.drop(s)
-		s.end()
+		b.open.Drop(s)
+		s.End()
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	return s, nil
@@ -128,12 +128,13 @@ func (s *subscription) receive() {
 
 // Close implements [broker.Subscription].
 func (s *subscription) Close() error {
-	s.broker.drop(s)
-	s.end()
+	s.broker.open.Drop(s)
+	s.End()
 	return nil
 }
 
-func (s *subscription) end() {
+// End implements [openset.Ender].
+func (s *subscription) End() {
 	s.once.Do(func() {
 		if s.queue != "" {
 			// When this fails the first message finds out that nobody listens.

@@ -37,9 +37,19 @@ type member struct {
 	drain, cancel context.CancelFunc
 	done          sync.WaitGroup
 
+	// Of the one who takes.
+	call      int  // counts
+	uncertain bool // the answer to the call before got lost
+
 	mu    sync.Mutex
 	ready []*broker.Held // taken, and not yet given out
 	held  map[*holding]*broker.Held
+	bytes int           // of held
+	wait  time.Duration // the queue's AckWait, as far as it is known
+
+	// Of an ordered queue.
+	until time.Time // when another may have the turn; zero while we have none
+	lost  bool      // we had it, and Receive has not said so yet
 }
 
 // Join implements [broker.Durable].
@@ -60,8 +70,8 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.drained, m.drain = context.WithCancel(m.over)
 	m.done.Go(m.listen)
 	m.done.Go(m.keepUp)
-	if err := b.add(m); err != nil {
-		m.end()
+	if err := b.open.Add(m); err != nil {
+		m.End()
 		return nil, err
 	}
 	return m, nil
@@ -81,13 +91,16 @@ func (m *member) listen() {
 // keepUp tells that the member is there, also while it is busy with what it
 // holds.
 func (m *member) keepUp() {
-	ticker := time.NewTicker(heartbeat)
-	defer ticker.Stop()
 	for {
+		m.mu.Lock()
+		every := min(heartbeat, lease(m.wait)/3)
+		m.mu.Unlock()
+		timer := time.NewTimer(every)
 		select {
 		case <-m.over.Done():
+			timer.Stop()
 			return
-		case <-ticker.C:
+		case <-timer.C:
 			m.beat()
 			m.wake()
 		}
@@ -101,6 +114,12 @@ func (m *member) beat() {
 	defer cancel()
 	if _, gone, _ := m.ask(ctx, 0); gone {
 		_ = m.broker.Declare(ctx, m.topic, m.queue, m.o.QueueOptions)
+	}
+	m.mu.Lock()
+	late := !m.until.IsZero() && time.Now().After(m.until)
+	m.mu.Unlock()
+	if late {
+		m.turn(time.Time{})
 	}
 }
 
@@ -120,7 +139,10 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		}
-		if held := m.next(); held != nil {
+		switch held, err := m.next(); {
+		case err != nil:
+			return nil, err
+		case held != nil:
 			return held, nil
 		}
 		select {
@@ -138,23 +160,27 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 	}
 }
 
-// next returns a message that is here.
-func (m *member) next() *broker.Held {
+// next returns a message that is here, or ErrLapsed once when the turn was lost.
+func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.ready) == 0 {
-		return nil
+	switch {
+	case m.lost:
+		m.lost = false
+		return nil, broker.ErrLapsed
+	case len(m.ready) == 0:
+		return nil, nil
 	}
 	held := m.ready[0]
 	m.ready = m.ready[1:]
-	return held
+	return held, nil
 }
 
 // fill returns when there are messages in ready.
 func (m *member) fill(ctx context.Context) error {
 	for m.drained.Err() == nil {
 		m.mu.Lock()
-		there, room := len(m.ready) > 0, m.o.Prefetch-len(m.held)
+		there, room := len(m.ready) > 0 || m.lost, m.o.Prefetch-len(m.held)
 		m.mu.Unlock()
 		if there {
 			return nil
@@ -166,7 +192,7 @@ func (m *member) fill(ctx context.Context) error {
 				return err
 			}
 			m.mu.Lock()
-			there = len(m.ready) > 0
+			there = len(m.ready) > 0 || m.lost
 			m.mu.Unlock()
 			if there {
 				return nil
@@ -191,8 +217,7 @@ func (m *member) fill(ctx context.Context) error {
 }
 
 // take asks for up to n messages and puts them into ready; due is how long it
-// is until the next one that is given out already comes back, negative for
-// none.
+// is until there may be one that was given out already, negative for none.
 func (m *member) take(ctx context.Context, n int) (due time.Duration, err error) {
 	answer, gone, err := m.ask(ctx, n)
 	if gone { // somebody has deleted it, or the server came back empty
@@ -207,31 +232,109 @@ func (m *member) take(ctx context.Context, n int) (due time.Duration, err error)
 	case gone:
 		return 0, broker.ErrNoQueue
 	}
-	numbers, err := integers(answer[:2])
-	if err != nil {
-		return 0, err
-	}
-	wait := time.Duration(numbers[1]) * time.Millisecond
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for rest := answer[2:]; len(rest) >= 4; rest = rest[4:] {
-		if err := m.hold(rest[:4], wait); err != nil {
+	for rest := answer.messages; len(rest) >= 4; rest = rest[4:] {
+		if err := m.hold(rest[:4], answer.wait); err != nil {
+			m.uncertain = true
 			return 0, err
 		}
 	}
-	return time.Duration(numbers[0]) * time.Millisecond, nil
+	return answer.due, nil
 }
 
-// ask runs take.lua; gone means that there is no such queue.
-func (m *member) ask(ctx context.Context, n int) (answer []any, gone bool, err error) {
-	answer, err = m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, m.queue, m.name, n).Slice()
-	if errors.Is(err, goredis.Nil) {
-		return nil, true, nil
+// answer is what take.lua returns.
+type answer struct {
+	due, wait time.Duration
+	messages  []any
+}
+
+// ask runs take.lua; gone means that there is no such queue. Only one at a time
+// may ask for messages.
+func (m *member) ask(ctx context.Context, n int) (a answer, gone bool, err error) {
+	start, uncertain := time.Now(), 0
+	call := 0
+	if n > 0 {
+		m.call++
+		call = m.call
+		if m.uncertain {
+			uncertain = 1
+		}
+		m.uncertain = true
 	}
-	if err == nil && len(answer) < 2 {
+	left, empty := m.left()
+	values, err := m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, m.queue, m.name, n, uncertain, call, left, empty).Slice()
+	if errors.Is(err, goredis.Nil) {
+		m.turn(time.Time{})
+		return a, true, nil
+	}
+	if err == nil && len(values) < 3 {
 		err = errIncomplete
 	}
-	return answer, false, err
+	if err != nil {
+		return a, false, err
+	}
+	numbers, err := integers(values[:3])
+	if err != nil {
+		return a, false, err
+	}
+	if n > 0 {
+		m.uncertain = false
+	}
+	a = answer{due: milliseconds(numbers[0]), wait: milliseconds(numbers[1]), messages: values[3:]}
+	m.mu.Lock()
+	m.wait = a.wait
+	m.mu.Unlock()
+	switch numbers[2] {
+	case 1:
+		m.turn(start.Add(lease(a.wait)))
+	case 0:
+		m.turn(time.Time{})
+	}
+	return a, false, nil
+}
+
+// left is how many bytes of messages the member may take, -1 for any number,
+// and 1 when it holds none.
+func (m *member) left() (bytes, empty int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.held) == 0 {
+		empty = 1
+	}
+	if m.o.PrefetchBytes <= 0 {
+		return -1, empty
+	}
+	return max(m.o.PrefetchBytes-m.bytes, 0), empty
+}
+
+// lease is how long a member has the turn of an ordered queue without a sign
+// of it, see take.lua.
+func lease(wait time.Duration) time.Duration {
+	return min(max(wait, 2*time.Second), 10*time.Second)
+}
+
+// turn notes until when the member may have messages; zero means that it may
+// not, and what it has is lost.
+func (m *member) turn(until time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !until.IsZero() {
+		if until.After(m.until) {
+			m.until = until
+		}
+		return
+	}
+	if m.until.IsZero() {
+		return
+	}
+	m.until, m.lost = time.Time{}, true
+	for _, held := range m.held {
+		held.Lose()
+	}
+	clear(m.held)
+	m.ready, m.bytes = nil, 0
+	m.wake()
 }
 
 // hold makes a Held of what take.lua tells of a message. m.mu is held.
@@ -247,11 +350,12 @@ func (m *member) hold(fields []any, wait time.Duration) error {
 	if err != nil {
 		m.broker.log.Debug("broker: a message is taken as a body without a header", "topic", m.topic, "id", id, "error", err)
 	}
-	h := &holding{member: m, id: id, delivery: numbers[0]}
+	h := &holding{member: m, id: id, delivery: numbers[0], size: len(text)}
 	held := broker.Hold(broker.Stored{
 		Delivery: broker.Delivery{Topic: m.topic, Message: message}, ID: id, At: at,
 	}, int(numbers[1]), wait, h)
 	m.held[h] = held
+	m.bytes += h.size
 	m.ready = append(m.ready, held)
 	return nil
 }
@@ -265,6 +369,7 @@ func (m *member) free(h *holding) {
 		return
 	}
 	delete(m.held, h)
+	m.bytes -= h.size
 	for i, other := range m.ready {
 		if other == held {
 			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
@@ -273,6 +378,20 @@ func (m *member) free(h *holding) {
 	}
 	m.wake()
 }
+
+// Next implements [broker.Eager].
+func (m *member) Next() (*broker.Held, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+		return nil, false
+	}
+	held := m.ready[0]
+	m.ready = m.ready[1:]
+	return held, true
+}
+
+var _ broker.Eager = (*member)(nil)
 
 // Drain implements [broker.Member].
 func (m *member) Drain(ctx context.Context) error {
@@ -292,7 +411,7 @@ func (m *member) Drain(ctx context.Context) error {
 
 // Close implements [broker.Member].
 func (m *member) Close(ctx context.Context) error {
-	m.broker.drop(m)
+	m.broker.open.Drop(m)
 	drained := m.Drain(ctx)
 	again := m.over.Err() != nil
 	m.stop()
@@ -316,8 +435,8 @@ func (m *member) stop() {
 	m.done.Wait()
 }
 
-// end is Close for a broker that is closed.
-func (m *member) end() {
+// End implements [openset.Ender].
+func (m *member) End() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := m.Close(ctx); err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/openset"
 	"github.com/micro/sidecar/internal/engineurl"
 )
 
@@ -44,19 +45,16 @@ const (
 // Broker implements [broker.Broker], [broker.Durable], [broker.Deduplicator]
 // and [broker.Queues]. It is safe for concurrent use.
 type Broker struct {
-	client  goredis.UniversalClient
+	client  *goredis.Client // not the library's interface, with which its 400 commands stay in the binary
 	scripts *scripts
 	log     *slog.Logger
+	open    openset.Set
 
 	mu      sync.Mutex
-	open    map[closer]struct{} // nil once closed
-	safe    bool                // the server was asked whether it evicts
-	janitor context.CancelFunc  // nil before the first durable queue
-	swept   chan struct{}       // closed when the janitor has ended
+	safe    bool               // the server was asked whether it evicts
+	janitor context.CancelFunc // nil before the first durable queue
+	swept   chan struct{}      // closed when the janitor has ended
 }
-
-// closer is a subscription or a member.
-type closer interface{ end() }
 
 // options reads an address: redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss://
 // for TLS, or several hosts of Sentinels with ?master=NAME.
@@ -119,7 +117,15 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Broker{client: goredis.NewUniversalClient(o), scripts: s, log: log, open: map[closer]struct{}{}}, nil
+	return &Broker{client: connect(o), scripts: s, log: log}, nil
+}
+
+// connect makes the client of a server, or of what Sentinels know under a name.
+func connect(o *goredis.UniversalOptions) *goredis.Client {
+	if o.MasterName != "" {
+		return goredis.NewFailoverClient(o.Failover())
+	}
+	return goredis.NewClient(o.Simple())
 }
 
 // quiet keeps the client library from writing to stderr: its logger is one for
@@ -157,7 +163,7 @@ func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message
 	switch {
 	case topic == "":
 		return errors.New("publish: the topic is empty")
-	case b.closed():
+	case b.open.Closed():
 		return broker.ErrClosed
 	}
 	text := encode(m)
@@ -216,7 +222,7 @@ func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
 
 // Ping implements [broker.Pinger].
 func (b *Broker) Ping(ctx context.Context) error {
-	if b.closed() {
+	if b.open.Closed() {
 		return broker.ErrClosed
 	}
 	if _, err := within(ctx, func() (string, error) { return b.client.Ping(ctx).Result() }); err != nil {
@@ -227,43 +233,19 @@ func (b *Broker) Ping(ctx context.Context) error {
 
 // Close ends all subscriptions and memberships and waits for their handlers.
 func (b *Broker) Close() error {
-	b.mu.Lock()
-	all := b.open
-	b.open = nil
-	janitor, swept := b.janitor, b.swept
-	b.mu.Unlock()
-	if all == nil {
+	all, first := b.open.Close()
+	if !first {
 		return nil
 	}
+	b.mu.Lock()
+	janitor, swept := b.janitor, b.swept
+	b.mu.Unlock()
 	if janitor != nil {
 		janitor()
 		<-swept
 	}
-	for c := range all {
-		c.end()
+	for _, e := range all {
+		e.End()
 	}
 	return b.client.Close()
-}
-
-func (b *Broker) closed() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.open == nil
-}
-
-// add remembers what is to be closed with the broker.
-func (b *Broker) add(c closer) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.open == nil {
-		return broker.ErrClosed
-	}
-	b.open[c] = struct{}{}
-	return nil
-}
-
-func (b *Broker) drop(c closer) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.open, c)
 }

@@ -23,13 +23,13 @@ import (
 const (
 	sigterm = syscall.SIGTERM
 	// patience is how long a script waits for something to happen.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 )
 
 // scripts is how one folder of scripts is run.
 type scripts struct {
 	through bool   // a sidecar
-	consul  string // an agent's address; without one the engine is named
+	consul  string // an agent's address; without one the engine is the embedded one
 }
 
 // setup gives every script a data directory and an environment of its own.
@@ -44,7 +44,7 @@ func (s *scripts) setup(e *testscript.Env) error {
 		"GORACE=atexit_sleep_ms=0",
 	)
 	if s.consul != "" {
-		e.Vars = append(e.Vars, "MICRO_REGISTRY=", "CONSUL_HTTP_ADDR="+s.consul)
+		e.Vars = append(e.Vars, "MICRO_REGISTRY=consul", "CONSUL_HTTP_ADDR="+s.consul)
 	}
 	e.Values[processes{}] = map[string]*process{}
 	return nil

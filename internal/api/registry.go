@@ -90,10 +90,13 @@ func parseTTL(r *http.Request) (time.Duration, error) {
 
 // body reads a request's body up to the limit.
 func (a *API) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	tooLarge := httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the request's body is larger than %d bytes (--max_body_size)", a.MaxBodySize)
+	if r.ContentLength > a.MaxBodySize {
+		return nil, tooLarge // what is announced need not be sent
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, a.MaxBodySize))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the body is over %d bytes (--max_body_size)", a.MaxBodySize)
+	if limit := (*http.MaxBytesError)(nil); errors.As(err, &limit) {
+		return nil, tooLarge
 	}
 	if err != nil {
 		return nil, httpmsg.Errorf(http.StatusBadRequest, "the body could not be read: %v", err)

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -83,6 +84,21 @@ func TestRegistryRefuses(t *testing.T) {
 		}
 		if w.Code == 405 && w.Header().Get("Allow") != "GET, HEAD, POST, DELETE" {
 			t.Errorf("Allow: %q", w.Header().Get("Allow"))
+		}
+	}
+}
+
+// A body that is announced too large is not waited for; one without a length is
+// read as far as it may go.
+func TestABodyThatIsTooLarge(t *testing.T) {
+	a := newAPI(t, memory.New())
+	announced := httptest.NewRequest(http.MethodPost, "/registry", iotest.ErrReader(errors.New("it was read")))
+	announced.ContentLength = 1 << 30
+	streamed := httptest.NewRequest(http.MethodPost, "/registry", strings.NewReader(strings.Repeat(" ", 2<<10)))
+	streamed.ContentLength = -1
+	for _, r := range []*http.Request{announced, streamed} {
+		if w := asked(t, a, r); w.Code != 413 {
+			t.Errorf("a body of length %d: %d %s, want 413", r.ContentLength, w.Code, w.Body)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"sync"
 	"time"
@@ -68,11 +69,13 @@ func (a *API) watch(ctx context.Context, name string, live func() error, emit fu
 	return cmp.Or(context.Cause(ctx), err)
 }
 
-// watchSocket streams changes as text frames.
+// watchSocket streams changes as text frames. What the client sends has no
+// meaning and is dropped.
 func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	var conn *websocket.Conn
+	var reading sync.WaitGroup
 	live := func() error {
 		var err error
 		// Origin and host were checked by the guard.
@@ -80,8 +83,10 @@ func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return err
 		}
-		closed := conn.CloseRead(ctx)
-		context.AfterFunc(closed, cancel)
+		reading.Go(func() {
+			drop(conn)
+			cancel()
+		})
 		go ping(ctx, conn, cancel)
 		return nil
 	}
@@ -95,6 +100,23 @@ func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = conn.Close(websocket.StatusGoingAway, "the sidecar ends the stream")
+	reading.Wait()
+}
+
+// drop reads until the client ends the connection, or it is closed here; pings
+// and the client's farewell are answered meanwhile. The library's CloseRead is
+// not used: a message makes it wait for itself, and Close with it, for 15 s.
+func drop(conn *websocket.Conn) {
+	conn.SetReadLimit(-1) // nothing is kept
+	for {
+		_, message, err := conn.Reader(context.Background()) // closing ends it
+		if err == nil {
+			_, err = io.Copy(io.Discard, message)
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 // ping ends a socket whose peer no longer answers.

@@ -121,6 +121,28 @@ func TestWatchSocket(t *testing.T) {
 	}
 }
 
+// What a watcher says is dropped, and its pings are answered behind it.
+func TestWatchSocketOfWhoTalks(t *testing.T) {
+	a := newAPI(t, memory.New())
+	conn, _, err := websocket.Dial(t.Context(), serve(t, a)+"/registry", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.CloseNow() }()
+	for _, size := range []int{5, 1 << 20} {
+		if err := conn.Write(t.Context(), websocket.MessageText, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Ping(conn.CloseRead(t.Context())); err != nil { // everything before it was read
+		t.Fatal(err)
+	}
+	_ = conn.Close(websocket.StatusNormalClosure, "") // on a busy machine the answer may be late
+	if err := a.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWatchEvents(t *testing.T) {
 	a := newAPI(t, memory.New())
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, serve(t, a)+"/registry", nil)

@@ -242,7 +242,7 @@ func (c *course) goOn(ctx context.Context, t Try, result Result, ended int64, tr
 			return nil
 		}
 	}
-	if result.Fate != Answered && c.end != 0 && ended >= c.end {
+	if result.Fate != Answered && c.end != 0 && ended >= c.end && !errors.Is(result.Err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: %w", context.DeadlineExceeded, result.Err)
 	}
 	return result.Err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -226,6 +227,23 @@ func TestShortTimeoutsAreTheClients(t *testing.T) {
 			t.Errorf("%+v: %d failures, want %d", test, got, test.failures)
 		}
 	}
+}
+
+// That the time ran out is said once, whether the last try says it or something
+// else.
+func TestWhatRanOutOfTimeSaysSoOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, last := range []error{context.DeadlineExceeded, errors.New("reset")} {
+			b := &Balancer{Pick: P2C, Retries: 1}
+			err := b.Do(t.Context(), service(1), Request{Timeout: time.Second}, func(try Try) Result {
+				time.Sleep(try.Limit)
+				return Judge(t.Context(), &transport.NodeError{Sent: true, Err: last})
+			})
+			if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, last) || strings.Count(err.Error(), "deadline") != 1 {
+				t.Errorf("a try that ended with %q: %v", last, err)
+			}
+		}
+	})
 }
 
 func TestJudge(t *testing.T) {

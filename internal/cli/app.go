@@ -15,7 +15,11 @@ import (
 // app is one run of micro.
 type app struct {
 	*streams
-	drivers sidecar.Drivers
+	drivers  sidecar.Drivers
+	settings []*setting // the table
+
+	// chosen runs the command that was asked for; nil when cobra has done it.
+	chosen func(ctx context.Context) error
 }
 
 // invocation is a command that is about to run: all that it was told.
@@ -65,7 +69,7 @@ func (a *app) root() *cobra.Command {
 	}
 	// Not cobra's own: a template makes the linker keep every method there is.
 	version := root.Flags().Bool("version", false, "print the version")
-	newFlagSet(root, settingsTable(), sidecarGroups)
+	newFlagSet(root, a.settings, sidecarGroups)
 	root.SetHelpFunc(a.help)
 	root.SetHelpCommand(helpCommand())
 	root.InitDefaultHelpFlag() // known before the command is looked for: "micro --help call"
@@ -81,7 +85,7 @@ func (a *app) root() *cobra.Command {
 		Use: "registry COMMAND", Short: "the registry: list, get, register, deregister",
 		Args: cobra.ArbitraryArgs, RunE: unknownCommand,
 	}
-	newFlagSet(registry, settingsTable(), clientGroups)
+	newFlagSet(registry, a.settings, clientGroups)
 	for _, c := range registryCommands() {
 		registry.AddCommand(a.cobra(c))
 		root.AddCommand(a.cobra(c))
@@ -90,11 +94,11 @@ func (a *app) root() *cobra.Command {
 		Use: "config COMMAND", Short: "the configuration: check, show",
 		Args: cobra.ArbitraryArgs, RunE: unknownCommand,
 	}
-	newFlagSet(config, settingsTable(), sidecarGroups)
+	newFlagSet(config, a.settings, sidecarGroups)
 	for _, c := range configCommands() {
 		config.AddCommand(a.cobra(c))
 	}
-	root.AddCommand(registry, config, completionCommand())
+	root.AddCommand(registry, config, a.completion())
 	for _, parent := range messagingParents() {
 		root.AddCommand(a.parent(parent))
 	}
@@ -110,7 +114,7 @@ func (a *app) root() *cobra.Command {
 // parent makes a command that only has commands of its own.
 func (a *app) parent(p parentCommand) *cobra.Command {
 	cmd := &cobra.Command{Use: p.name + " COMMAND", Short: p.short, Args: cobra.ArbitraryArgs, RunE: unknownCommand}
-	newFlagSet(cmd, settingsTable(), clientGroups)
+	newFlagSet(cmd, a.settings, clientGroups)
 	for _, c := range p.commands {
 		c.under, c.groups = p.name, clientGroups
 		cmd.AddCommand(a.cobra(c))
@@ -134,11 +138,11 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 		args[0], suggestion(args[0], "", names), cmd.CommandPath())
 }
 
-// cobra makes the cobra command: parse, check, warn, run.
+// cobra makes the cobra command: parse, check, warn, choose.
 func (a *app) cobra(c command) *cobra.Command {
 	cmd := &cobra.Command{Use: c.use, Aliases: c.aliases, Short: c.short, Long: c.long, DisableFlagsInUseLine: true}
 	cmd.Example = strings.Join(c.examples, "\n")
-	flags := newFlagSet(cmd, append(c.own, settingsTable()...), c.groups)
+	flags := newFlagSet(cmd, append(c.own, a.settings...), c.groups)
 	cmd.Args = cobra.ArbitraryArgs
 	cmd.ValidArgsFunction = a.completions(c, flags)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -162,7 +166,10 @@ func (a *app) cobra(c command) *cobra.Command {
 		if useless := flags.useless(all.ignored); len(useless) > 0 {
 			a.say("%s: no meaning for %s, ignored", strings.Join(useless, ", "), cmd.CommandPath())
 		}
-		return c.run(cmd.Context(), &invocation{app: a, cfg: cfg, given: from, args: rest, flags: flags, all: all})
+		a.chosen = func(ctx context.Context) error {
+			return c.run(ctx, &invocation{app: a, cfg: cfg, given: from, args: rest, flags: flags, all: all})
+		}
+		return nil
 	}
 	return cmd
 }
@@ -194,8 +201,8 @@ func arguments(cmd *cobra.Command, args []string) ([]string, error) {
 	return out, nil
 }
 
-// completionCommand prints a shell's completion script.
-func completionCommand() *cobra.Command {
+// completion makes the command that prints a shell's completion script.
+func (a *app) completion() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "completion SHELL", Short: "print the completion script of bash, zsh, fish or powershell",
 		Long: "Load it in the shell's start file; it completes commands, flags, their values\n" +
@@ -206,7 +213,7 @@ func completionCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs, ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		DisableFlagsInUseLine: true,
 	}
-	newFlagSet(cmd, settingsTable(), localGroups)
+	newFlagSet(cmd, a.settings, localGroups)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		args, err := arguments(cmd, args)
 		if err != nil {

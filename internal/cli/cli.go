@@ -61,13 +61,11 @@ func Run(args, env []string, stdin io.Reader, stdout, stderr io.Writer, d sideca
 
 // run is Run without the signals: ctx ends the command in order.
 func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int {
-	app := &app{streams: s, drivers: d}
-	root := app.root()
-	root.SetArgs(args)
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
+	app := &app{streams: s, drivers: d, settings: settingsTable()}
+	err := app.choose(ctx, args)
+	if err == nil && app.chosen != nil {
+		err = app.chosen(ctx)
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -82,6 +80,18 @@ func run(ctx context.Context, args []string, s *streams, d sidecar.Drivers) int 
 		return exitFailure
 	}
 	return exitUsage
+}
+
+// choose finds the command that args ask for. It runs only afterwards: the tree
+// of commands, a megabyte with all its flags, is not needed while a sidecar
+// lives.
+func (a *app) choose(ctx context.Context, args []string) error {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	return root.ExecuteContext(ctx)
 }
 
 // Broken says that this build's own table is wrong, and returns the exit status.

@@ -259,7 +259,7 @@ func (r *running) ended() int {
 	select {
 	case status := <-r.status:
 		return status
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		r.t.Fatalf("the command does not end; stderr %q", r.err.String())
 		return -1
 	}
@@ -271,7 +271,7 @@ type buffer struct{ testserver.Output }
 // wait returns when the buffer contains want.
 func (b *buffer) wait(t *testing.T, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(b.String(), want); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(b.String(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%q did not come; there is %q", want, b.String())
 		}

@@ -309,5 +309,5 @@ func refusal(resp *http.Response) error {
 	case told:
 		return errors.New(said.Detail)
 	}
-	return fmt.Errorf("the sidecar answered %s", resp.Status)
+	return fmt.Errorf("the sidecar answered %s, and not as sidecars do: is there another server at --proxy_address?", resp.Status)
 }

@@ -70,7 +70,7 @@ func TestRefusals(t *testing.T) {
 		}, "micro: service x not found\n"},
 		{func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "<html>", http.StatusBadGateway)
-		}, "the sidecar answered 502 Bad Gateway"},
+		}, "the sidecar answered 502 Bad Gateway, and not as sidecars do: is there another server at --proxy_address?"},
 		{func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
 		}, "the sidecar answered 302 Found"},

@@ -41,16 +41,16 @@ const maxLetters = 1000
 func messagingParents() []parentCommand {
 	return []parentCommand{
 		{"queue", "durable queues: list, show, purge, delete", []command{
-			{use: "list [TOPIC]", short: "list the durable queues", run: listQueues},
-			{use: "show TOPIC QUEUE", short: "show a durable queue", run: showQueue},
-			{use: "purge TOPIC QUEUE", short: "drop the messages that a queue holds", run: purgeQueue},
-			{use: "delete TOPIC QUEUE", short: "delete a queue with all that it holds", run: deleteQueue},
+			{use: "list [TOPIC]", short: "list the durable queues", examples: []string{"micro queue list", "micro queue list orders --output=json"}, run: listQueues},
+			{use: "show TOPIC QUEUE", short: "show a durable queue", examples: []string{"micro queue show orders billing"}, run: showQueue},
+			{use: "purge TOPIC QUEUE", short: "drop the messages that a queue holds", examples: []string{"micro queue purge orders billing"}, run: purgeQueue},
+			{use: "delete TOPIC QUEUE", short: "delete a queue with all that it holds", examples: []string{"micro queue delete orders billing"}, run: deleteQueue},
 		}},
 		{"dead", "dead letters: list, show, retry, drop", []command{
-			{use: "list TOPIC", short: "list the dead letters of a topic, oldest first", own: []*setting{limitSetting()}, run: listDead},
-			{use: "show TOPIC ID", short: "show a dead letter", run: showDead},
-			{use: "retry TOPIC [ID]", short: "deliver a dead letter, or all, to the queue that gave it up", run: retryDead},
-			{use: "drop TOPIC [ID]", short: "drop a dead letter, or all with --all", own: []*setting{allSetting()}, run: dropDead},
+			{use: "list TOPIC", short: "list the dead letters of a topic, oldest first", examples: []string{"micro dead list orders", "micro dead list orders --limit=1000 --output=json"}, own: []*setting{limitSetting()}, run: listDead},
+			{use: "show TOPIC ID", short: "show a dead letter", examples: []string{"micro dead show orders 7"}, run: showDead},
+			{use: "retry TOPIC [ID]", short: "deliver a dead letter, or all, to the queue that gave it up", examples: []string{"micro dead retry orders", "micro dead retry orders 7"}, run: retryDead},
+			{use: "drop TOPIC [ID]", short: "drop a dead letter, or all with --all", examples: []string{"micro dead drop orders 7", "micro dead drop orders --all"}, own: []*setting{allSetting()}, run: dropDead},
 		}},
 	}
 }

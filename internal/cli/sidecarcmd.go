@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/micro/sidecar/internal/child"
 	"github.com/micro/sidecar/internal/sdnotify"
@@ -71,8 +73,14 @@ func runSidecar(ctx context.Context, i *invocation) error {
 	defer stop()
 	rotated := i.passSignals(children, reloading)
 	cfg.Control = sidecar.Control{Child: application, Children: children, Changes: reloading.changes, Rotated: rotated, Manager: manager}
+	defer time.AfterFunc(startingTime, debug.FreeOSMemory).Stop()
 	return exited(children, sidecar.Run(ctx, cfg, i.drivers, log))
 }
+
+// startingTime is after how long what starting took in memory, some megabytes,
+// is given back. The garbage collector by itself would get round to it in
+// minutes, and until then let the heap grow to twice that size.
+const startingTime = time.Second
 
 // children makes the program of what stands after --, nil for nothing, and those
 // of the applications in the file; all of them are in the group.

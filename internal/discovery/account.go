@@ -96,3 +96,10 @@ var epoch = time.Now()
 // Now is a time in nanoseconds that no setting of the clock moves. It reads
 // one clock, time.Now two.
 func Now() int64 { return int64(time.Since(epoch)) }
+
+// clockInterval is how often somebody looks whether the clock was set, and how
+// much it must have been set for that to matter.
+const clockInterval = time.Second
+
+// clockSet is by how much the clock was set since the process began.
+func clockSet() time.Duration { return time.Now().Round(0).Sub(epoch.Round(0)) - time.Since(epoch) }

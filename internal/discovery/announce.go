@@ -65,17 +65,26 @@ func (d *Discovery) announceOnce(ctx context.Context, s registry.Service, ttl ti
 	return d.Register(ctx, s, ttl)
 }
 
-// awaitRenewal returns when it is time to register again: after wait, or when
-// a hint turns out to mean that the engine no longer has s.
+// awaitRenewal returns when it is time to register again: after wait, when a
+// hint turns out to mean that the engine no longer has s, or when the clock was
+// set, by which an engine may have reckoned how long s lives.
 func (d *Discovery) awaitRenewal(ctx context.Context, s registry.Service, wait time.Duration, hint <-chan struct{}) {
 	due := time.NewTimer(wait)
 	defer due.Stop()
+	look := time.NewTicker(clockInterval)
+	defer look.Stop()
+	set := clockSet()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-due.C:
 			return
+		case <-look.C:
+			if by := clockSet() - set; by.Abs() > clockInterval {
+				d.log.Warn("the clock was set, or the machine slept; registering again", "service", s.Name, "by", by.Round(time.Second))
+				return
+			}
 		case <-hint:
 			if d.lost(ctx, s) {
 				return

@@ -215,7 +215,8 @@ func (d *Discovery) readAgain(ctx context.Context) {
 }
 
 // doubtAll reads everything in use again, of which the engine may have lost
-// some.
+// some. What is in doubt already stays so no longer for it: a watch may take
+// some seconds to be back after the engine is.
 func (d *Discovery) doubtAll() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -223,7 +224,9 @@ func (d *Discovery) doubtAll() {
 		return
 	}
 	for _, e := range d.entries {
-		e.doubt()
+		if !time.Now().Before(e.doubted) {
+			e.doubt()
+		}
 		e.ask()
 	}
 }
@@ -293,7 +296,7 @@ func (d *Discovery) publish(e *entry) {
 	if _, ok := d.reg.(registry.NameWatcher); ok {
 		ctx, cancel := context.WithCancel(d.ctx)
 		e.unwatch = cancel
-		d.tasks.Go(func() { d.hints(ctx, e.name, d.changed) })
+		d.tasks.Go(func() { d.hints(ctx, e.name, e.note) })
 	}
 }
 

@@ -73,7 +73,7 @@ func must(t testing.TB, err error) {
 // eventually polls until ok, for what has no event to wait for.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatal("never came true: " + what)
@@ -389,7 +389,7 @@ func TestWatchTellsEachChangeOnce(t *testing.T) {
 					if c.Action != action || c.Service.Name != "svc" || got != ids {
 						t.Fatalf("got %s of %s with %q, want %s with %q", c.Action, c.Service.Name, got, action, ids)
 					}
-				case <-time.After(5 * time.Second):
+				case <-time.After(30 * time.Second):
 					t.Fatalf("no %s came", action)
 				}
 			}

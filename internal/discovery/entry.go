@@ -30,6 +30,20 @@ type entry struct {
 // doubt notes that the engine may have lost what it knew; d.mu is held.
 func (e *entry) doubt() { e.doubted = time.Now().Add(doubtTime) }
 
+// note reads the service again after an event of its own watch. The zero event
+// says that the watch begins, perhaps after the engine was away.
+func (e *entry) note(ev registry.Event) {
+	e.d.mu.Lock()
+	defer e.d.mu.Unlock()
+	if e.d.closed || e.d.entries[e.name] != e {
+		return
+	}
+	if ev.Name == "" {
+		e.doubt()
+	}
+	e.ask()
+}
+
 // read is one question to the engine, shared by all who asked before it began.
 type read struct {
 	done    chan struct{}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime"
@@ -62,6 +63,7 @@ type Options struct {
 type Engine struct {
 	o      Options
 	folder folder
+	begun  time.Time
 
 	registry, messages account
 	space              space
@@ -70,8 +72,8 @@ type Engine struct {
 	kept chan struct{} // closed when keep has ended
 
 	mu     sync.Mutex
-	lock   *flock.Flock // held while hosting
-	hosted *host        // nil while joined
+	lock   *flock.Flock // nil while joined
+	hosted *host        // nil while joined, and while it is started anew
 }
 
 // account is a connection to one account.
@@ -104,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{o: o, folder: f, kept: make(chan struct{})}
+	e := &Engine{o: o, folder: f, begun: time.Now(), kept: make(chan struct{})}
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := e.open(opening); err != nil {
@@ -116,6 +118,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		defer close(e.kept)
 		if o.CanHost {
 			e.keep(keeping)
+			e.tend(keeping)
 		}
 		<-keeping.Done()
 		// Until Close something holds on to the engine and so to its lock, even
@@ -184,7 +187,7 @@ func (e *Engine) MessagesConn() *nats.Conn { return e.messages.conn }
 func (e *Engine) Hosting() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.hosted != nil
+	return e.lock != nil
 }
 
 // Ping asks the host for a sign of life on both connections. The error is a
@@ -221,13 +224,20 @@ func (e *Engine) release(ctx context.Context) error {
 	e.registry.close()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.hosted == nil {
+	if e.lock == nil {
 		return nil
 	}
-	if err := e.hosted.stop(ctx); err != nil {
-		return err
+	if e.hosted != nil {
+		if err := e.hosted.stop(ctx); err != nil {
+			return err
+		}
+		e.hosted = nil
 	}
-	e.hosted = nil
 	err := os.Remove(e.folder.host())
-	return errors.Join(err, e.lock.Close())
+	if errors.Is(err, fs.ErrNotExist) { // it has failed to start anew
+		err = nil
+	}
+	err = errors.Join(err, e.lock.Close())
+	e.lock = nil
+	return err
 }

@@ -34,7 +34,13 @@ const (
 type host struct {
 	server *server.Server
 	token  string
+	log    *logger
 }
+
+// broken is closed when the server could not write to its disk.
+func (h *host) broken() <-chan struct{} { return h.log.broken }
+
+func (h *host) spoiled() bool { return h.log.isBroken() }
 
 // startHost starts the server on a store that the caller has locked.
 func startHost(f folder, listen string, sync time.Duration, log *slog.Logger) (*host, error) {
@@ -49,7 +55,7 @@ func startHost(f folder, listen string, sync time.Duration, log *slog.Logger) (*
 	if port == 0 {
 		port = server.RANDOM_PORT
 	}
-	h := &host{token: newToken()}
+	h := &host{token: newToken(), log: newLogger(log)}
 	auth := &authenticator{token: []byte(h.token)}
 	opts := &server.Options{
 		ServerName: "micro",
@@ -78,7 +84,7 @@ func startHost(f folder, listen string, sync time.Duration, log *slog.Logger) (*
 		return nil, fmt.Errorf("start the embedded engine: %w", err)
 	}
 	auth.lookup = h.server.LookupAccount
-	if err := h.start(&logger{log: log}); err != nil {
+	if err := h.start(h.log); err != nil {
 		h.server.Shutdown()
 		h.server.WaitForShutdown()
 		return nil, fmt.Errorf("start the embedded engine on %s: %w", listen, err)

@@ -14,11 +14,14 @@ import (
 // ordinary life is dropped.
 type logger struct {
 	log     *slog.Logger
-	started atomic.Bool // the store is open
+	started atomic.Bool   // the store is open
+	broken  chan struct{} // closed when the disk could not be written to
 
 	mu    sync.Mutex
 	fatal error // the first: why the server cannot start
 }
+
+func newLogger(log *slog.Logger) *logger { return &logger{log: log, broken: make(chan struct{})} }
 
 func (l *logger) Noticef(string, ...any) {}
 func (l *logger) Debugf(string, ...any)  {}
@@ -33,14 +36,44 @@ func (l *logger) Warnf(format string, args ...any) {
 	level := slog.LevelWarn
 	if !l.started.Load() {
 		// A killed host leaves indexes behind that are rebuilt: part of a take-over.
-		level = slog.LevelInfo
+		level = slog.LevelDebug
 	}
 	l.log.Log(context.Background(), level, "embedded engine: "+fmt.Sprintf(format, args...))
 }
 
-// Errorf implements the server's Logger.
+// Errorf implements the server's Logger. This is the only place where the
+// server tells that it cannot write; all that follows from it is one complaint
+// after the other.
 func (l *logger) Errorf(format string, args ...any) {
-	l.log.Error("embedded engine: " + fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	level := slog.LevelError
+	if l.isBroken() {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, "embedded engine: "+text)
+	for _, sign := range []string{"ritical write error", "no space left", "will be DISABLED", "disabling JetStream"} {
+		if strings.Contains(text, sign) {
+			l.breaks()
+			return
+		}
+	}
+}
+
+func (l *logger) isBroken() bool {
+	select {
+	case <-l.broken:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *logger) breaks() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isBroken() {
+		close(l.broken)
+	}
 }
 
 // Fatalf implements the server's Logger. It does not end the process: the

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +32,7 @@ func TestProbe(t *testing.T) {
 	for _, status := range []int{200, 204, 302, 404, 500, 503} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			s, _ := server(t, func(int) int { return status })
-			r := New(Check{URL: s.URL, Timeout: time.Second}).Probe(t.Context())
+			r := New(Check{URL: s.URL, Timeout: 20 * time.Second}).Probe(t.Context())
 			if r.Status != status || (r.Err == nil) != (status == 200) {
 				t.Errorf("got %+v", r)
 			}
@@ -48,6 +50,7 @@ func TestProbeWithoutAnswer(t *testing.T) {
 		t.Errorf("a silent application: %+v", r)
 	}
 	l.Close()
+	p = New(Check{URL: "http://" + testserver.DeadAddr(t), Timeout: 10 * time.Second})
 	if r := p.Probe(t.Context()); r.Err == nil || r.Status != 0 {
 		t.Errorf("a dead application: %+v", r)
 	}
@@ -97,7 +100,7 @@ func TestProbeUsesFreshConnections(t *testing.T) {
 		mu.Unlock()
 	}))
 	defer s.Close()
-	p := New(Check{URL: s.URL, Timeout: time.Second})
+	p := New(Check{URL: s.URL, Timeout: 20 * time.Second})
 	for range 3 {
 		if r := p.Probe(t.Context()); r.Err != nil {
 			t.Fatal(r.Err)
@@ -112,7 +115,7 @@ func TestTheFirstProbeIsTold(t *testing.T) {
 	s, _ := server(t, func(int) int { return 503 })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	New(Check{URL: s.URL, Timeout: time.Second, Interval: time.Hour, Fall: 3, Rise: 2}).Run(ctx, func(healthy bool, r Result) {
+	New(Check{URL: s.URL, Timeout: 20 * time.Second, Interval: time.Hour, Fall: 3, Rise: 2}).Run(ctx, func(healthy bool, r Result) {
 		if healthy || r.Status != 503 {
 			t.Errorf("told %v, %+v", healthy, r)
 		}
@@ -137,7 +140,7 @@ func TestThresholds(t *testing.T) {
 		probe   int64
 	}
 	var events []event
-	p := New(Check{URL: s.URL, Timeout: time.Second, Interval: time.Millisecond, Fall: 3, Rise: 2})
+	p := New(Check{URL: s.URL, Timeout: 20 * time.Second, Interval: time.Millisecond, Fall: 3, Rise: 2})
 	p.Run(ctx, func(healthy bool, _ Result) {
 		events = append(events, event{healthy, probes.Load()})
 		if len(events) == 3 {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -242,3 +243,12 @@ func (e *Error) Error() string { return e.Detail }
 
 // Unwrap returns the error that it follows from.
 func (e *Error) Unwrap() error { return e.Err }
+
+// BodyError is the error of a request whose body could not be read to its end:
+// the reader's own refusal or the end of the context if it is that, else 400.
+func BodyError(err error) error {
+	if refusal := (*Error)(nil); errors.As(err, &refusal) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("read the request's body: %w", err)
+	}
+	return Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
+}

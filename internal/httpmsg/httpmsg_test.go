@@ -1,7 +1,10 @@
 package httpmsg
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 )
@@ -105,6 +108,17 @@ func TestErrorf(t *testing.T) {
 	err := Errorf(400, "%s: expected %d", "a", 1)
 	if err.Status != 400 || err.Error() != "a: expected 1" || err.Allow != "" {
 		t.Errorf("error %+v", err)
+	}
+}
+
+func TestBodyError(t *testing.T) {
+	for _, kept := range []error{Errorf(413, "too large"), context.Canceled, context.DeadlineExceeded} {
+		if err := BodyError(fmt.Errorf("read: %w", kept)); !errors.Is(err, kept) {
+			t.Errorf("%v became %v", kept, err)
+		}
+	}
+	if refusal := (*Error)(nil); !errors.As(BodyError(io.ErrUnexpectedEOF), &refusal) || refusal.Status != 400 {
+		t.Error("a body that broke off is no bad request")
 	}
 }
 

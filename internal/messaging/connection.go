@@ -37,7 +37,8 @@ type connection struct {
 	*websocket.Conn              // nil until the handshake is done
 	wire            *wire        // below it
 	writing         atomic.Int32 // writes that are under way
-	seen            atomic.Int64 // when the client was last heard, in Unix nanoseconds
+	begun           time.Time
+	seen            atomic.Int64 // when the client was last heard, in nanoseconds since begun
 
 	ended  context.Context // ends when end is set
 	cancel context.CancelFunc
@@ -49,7 +50,7 @@ type connection struct {
 }
 
 func newConnection(m *Messaging, q query) *connection {
-	c := &connection{m: m, query: q}
+	c := &connection{m: m, query: q, begun: time.Now()}
 	c.ended, c.cancel = context.WithCancel(context.Background())
 	c.killed, c.abort = context.WithCancel(context.Background())
 	return c
@@ -106,7 +107,7 @@ func (c *connection) read(received func(body []byte)) {
 			c.finish(ending{gone: true, reason: err.Error()})
 			return
 		}
-		c.seen.Store(time.Now().UnixNano())
+		c.seen.Store(int64(time.Since(c.begun)))
 		received(body)
 	}
 }
@@ -140,7 +141,7 @@ func (c *connection) probe() {
 			return
 		case <-tick.C:
 		}
-		if start := time.Now(); c.writing.Load() == 0 && !c.ping() && c.seen.Load() < start.UnixNano() && c.writing.Load() == 0 {
+		if start := time.Since(c.begun); c.writing.Load() == 0 && !c.ping() && c.seen.Load() < int64(start) && c.writing.Load() == 0 {
 			c.finish(ending{gone: true, reason: fmt.Sprintf("no answer to a ping within %v", c.m.o.PingTimeout)})
 		}
 	}

@@ -103,7 +103,7 @@ func (m *Messaging) RunDelayed(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	member := m.joinPatiently(ctx, d, delayedTopic, delayedQueue, broker.JoinOptions{Prefetch: delayedPrefetch})
+	member := m.joinPatiently(ctx, d, delayedTopic, delayedQueue, broker.JoinOptions{Prefetch: delayedPrefetch, PrefetchBytes: int(m.o.MaxBuffered)})
 	if member == nil {
 		return
 	}

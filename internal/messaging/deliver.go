@@ -71,20 +71,32 @@ func (w *pusher) deliver(h *broker.Held) {
 	stopExtending := w.keep(h)
 	defer stopExtending()
 	for try := 1; ; try++ {
-		changed := w.changed()
-		a := w.post(h)
+		a := w.attempt(w.killed, h)
 		if a.verdict == absent && w.pause(backoff(try)) {
 			continue // nobody had it: nothing happened
 		}
-		if a.verdict != absent {
-			w.m.o.Topics.Delivered(h.Topic, 1)
-		}
-		a.unhealthy = !w.healthy() || closed(changed)
 		if !w.settle(h, a) {
 			w.giveBack(h)
 		}
 		return
 	}
+}
+
+// attempt makes one request, and notes whether the application was healthy. A
+// message whose header is beyond all measure is a dead letter.
+func (w *pusher) attempt(ctx context.Context, h *broker.Held) answer {
+	if err := boundHeader(h.Header, maxReceivedHeaders, maxReceivedHeaderSize); err != nil {
+		return answer{verdict: dead, reason: err.Error()}
+	}
+	w.active.Add(1)
+	defer w.active.Add(-1)
+	changed := w.changed()
+	a := w.post(ctx, h)
+	if a.verdict != absent {
+		w.m.o.Topics.Delivered(h.Topic, 1)
+	}
+	a.unhealthy = !w.healthy() || closed(changed)
+	return a
 }
 
 // passOver acknowledges messages that are none of this queue's business.
@@ -125,8 +137,8 @@ func (w *pusher) keep(h *broker.Held) (stop func()) {
 }
 
 // post makes one request.
-func (w *pusher) post(h *broker.Held) answer {
-	req, err := http.NewRequestWithContext(w.killed, http.MethodPost, w.p.URL, bytes.NewReader(h.Body))
+func (w *pusher) post(ctx context.Context, h *broker.Held) answer {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.p.URL, bytes.NewReader(h.Body))
 	if err != nil {
 		return answer{verdict: absent, reason: err.Error()}
 	}
@@ -190,38 +202,63 @@ func retryAfter(text string, now time.Time) time.Duration {
 // settle does what the answer says and reports false when the message is to be
 // given back without counting.
 func (w *pusher) settle(h *broker.Held, a answer) bool {
-	if a.verdict == absent || a.verdict == again && (w.killed.Err() != nil || a.unhealthy) {
+	a, counts := w.weigh(h, a)
+	if !counts {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
-	defer cancel()
-	if a.verdict == again && w.p.MaxDeliver > 0 && h.Attempt >= w.p.MaxDeliver {
-		if w.o.Probe != nil && w.o.Probe(ctx) != nil {
-			w.log.Info("a message failed once more, and so does the health check: the attempt does not count", "id", h.ID, "attempt", h.Attempt)
-			w.pause(backoff(1)) // what is down shall not be asked in a circle
-			return false
-		}
-		a.verdict = dead
-		a.reason = fmt.Sprintf("%d attempts; the last: %s", h.Attempt, a.reason)
-	}
 	var err error
-	switch a.verdict {
-	case done:
-		err = h.Ack(ctx)
-	case dead:
-		err = w.m.bury(ctx, w.broker, h, w.p.Queue, w.p.DeadLetter, a.reason)
-	default:
-		delay := a.after
-		if delay == 0 {
-			delay = backoff(h.Attempt)
-		}
+	if a.verdict == again {
+		delay := a.delay(h)
 		w.log.Debug("a message is delivered again", "id", h.ID, "attempt", h.Attempt, "after", delay, "reason", a.reason)
+		ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
+		defer cancel()
 		err = h.Nack(ctx, delay)
+	} else {
+		err = w.conclude(h, a)
 	}
 	if err != nil {
 		w.log.Warn("a message could not be settled; it comes again", "id", h.ID, "error", err)
 	}
 	return true
+}
+
+// weigh says whether the attempt counts, and makes the last one that failed a
+// dead letter.
+func (w *pusher) weigh(h *broker.Held, a answer) (answer, bool) {
+	if a.verdict == absent || a.verdict == again && (w.killed.Err() != nil || a.unhealthy) {
+		return a, false
+	}
+	if a.verdict != again || w.p.MaxDeliver == 0 || h.Attempt < w.p.MaxDeliver {
+		return a, true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
+	defer cancel()
+	if w.o.Probe != nil && w.o.Probe(ctx) != nil {
+		w.log.Info("a message failed once more, and so does the health check: the attempt does not count", "id", h.ID, "attempt", h.Attempt)
+		w.pause(backoff(1)) // what is down shall not be asked in a circle
+		return a, false
+	}
+	a.verdict = dead
+	a.reason = fmt.Sprintf("%d attempts; the last: %s", h.Attempt, a.reason)
+	return a, true
+}
+
+// delay is how long the message waits that is delivered again.
+func (a answer) delay(h *broker.Held) time.Duration {
+	if a.after > 0 {
+		return a.after
+	}
+	return backoff(h.Attempt)
+}
+
+// conclude acknowledges a message, or makes it a dead letter.
+func (w *pusher) conclude(h *broker.Held, a answer) error {
+	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
+	defer cancel()
+	if a.verdict == dead {
+		return w.m.bury(ctx, w.broker, h, w.p.Queue, w.p.DeadLetter, a.reason)
+	}
+	return h.Ack(ctx) //nolint:wrapcheck // the callers say what they did
 }
 
 // giveBack returns a message without counting the attempt.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -43,7 +44,7 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	defer cancel()
 	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{
 		QueueOptions: broker.QueueOptions{AckWait: c.ackWait, Expires: c.expires},
-		Prefetch:     c.prefetch,
+		Prefetch:     c.prefetch, PrefetchBytes: int(m.o.MaxBuffered),
 	})
 	if err != nil {
 		return refusal(err)
@@ -100,25 +101,30 @@ func (m *Messaging) bury(ctx context.Context, d broker.Durable, h *broker.Held, 
 	if err := d.Declare(ctx, topic, DeadQueue, broker.QueueOptions{}); err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}
-	letter := broker.Message{Header: make(map[string]string, len(h.Header)+7), Body: h.Body}
-	for k, v := range h.Header {
-		letter.Header[k] = v
-	}
-	for k, v := range map[string]string{
-		deadTopicField: h.Topic, deadQueueField: queue, deadIDField: h.ID, deadReasonField: reason,
-		deadAttemptsField: fmt.Sprint(h.Attempt),
-		deadFirstField:    h.At.UTC().Format(time.RFC3339Nano),
-		deadLastField:     time.Now().UTC().Format(time.RFC3339Nano),
-	} {
-		letter.Header[k] = v
-	}
 	id := "dead " + queue + " " + h.Topic + " " + h.ID
-	if err := publishOnce(ctx, d, topic, id, letter); err != nil {
+	err := publishOnce(ctx, d, topic, id, letterOf(h, queue, reason, h.Header))
+	if errors.Is(err, broker.ErrTooLarge) && len(h.Header) > 0 { // it just fitted without our fields
+		err = publishOnce(ctx, d, topic, id, letterOf(h, queue, reason+"; its header had no room here and is left out", nil))
+	}
+	if err != nil {
 		return fmt.Errorf("dead letter: %w", err)
 	}
 	m.buried.Add(1)
 	m.log.Warn("dead letter", "topic", h.Topic, "queue", queue, "id", h.ID, "attempts", h.Attempt, "reason", reason, "to", topic)
 	return h.Ack(ctx) //nolint:wrapcheck // the callers say what they did
+}
+
+// letterOf is the dead letter that a message becomes.
+func letterOf(h *broker.Held, queue, reason string, header map[string]string) broker.Message {
+	letter := broker.Message{Header: make(map[string]string, len(header)+7), Body: h.Body}
+	maps.Copy(letter.Header, header)
+	maps.Copy(letter.Header, map[string]string{
+		deadTopicField: h.Topic, deadQueueField: queue, deadIDField: h.ID, deadReasonField: reason,
+		deadAttemptsField: fmt.Sprint(h.Attempt),
+		deadFirstField:    h.At.UTC().Format(time.RFC3339Nano),
+		deadLastField:     time.Now().UTC().Format(time.RFC3339Nano),
+	})
+	return letter
 }
 
 // publishOnce publishes with an ID when the broker can tell it again.

@@ -98,7 +98,7 @@ func show(i broker.QueueInfo) Queue {
 	}
 	if i.Members == 0 {
 		q.State = "idle"
-		if i.Queue != DeadQueue && time.Since(i.LastSeen) > abandonedAfter {
+		if i.Queue != DeadQueue && !i.LastSeen.IsZero() && time.Since(i.LastSeen) > abandonedAfter {
 			q.State = "abandoned"
 		}
 	}

@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // wait bounds what must happen in these tests.
-const wait = 10 * time.Second
+const wait = time.Minute
 
 // fixture is a Messaging behind a real server.
 type fixture struct {

@@ -74,17 +74,31 @@ func (m *Messaging) prepare(r *http.Request) (outgoing, error) {
 	return out, nil
 }
 
-// checkHeader says what is too much in a message's header.
+// An engine may have messages of publishers that know no such limit: what is
+// beyond these is posted to no application. Our own fields of a dead letter fit
+// between.
+const (
+	maxReceivedHeaders    = maxHeaders + 16
+	maxReceivedHeaderSize = maxHeaderSize + 8<<10
+)
+
+// checkHeader says what is too much in the header of a message that is to be
+// published.
 func checkHeader(h map[string]string) error {
+	return boundHeader(h, maxHeaders, maxHeaderSize)
+}
+
+// boundHeader holds a header against limits of its fields and bytes.
+func boundHeader(h map[string]string, fields, bytes int) error {
 	size := 0
 	for k, v := range h {
 		size += len(k) + len(v)
 	}
 	switch {
-	case len(h) > maxHeaders:
-		return fmt.Errorf("the message has %d header fields, at most %d", len(h), maxHeaders)
-	case size > maxHeaderSize:
-		return fmt.Errorf("the message's header is %d bytes, at most %d", size, maxHeaderSize)
+	case len(h) > fields:
+		return fmt.Errorf("the message has %d header fields, at most %d", len(h), fields)
+	case size > bytes:
+		return fmt.Errorf("the message's header is %d bytes, at most %d", size, bytes)
 	}
 	return nil
 }
@@ -103,7 +117,7 @@ func (m *Messaging) publish(ctx context.Context, topic string, out outgoing) err
 
 // readBody reads the whole body, up to the limit.
 func (m *Messaging) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	tooLarge := httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the message is larger than %d bytes", m.o.MaxBodySize)
+	tooLarge := httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the message is larger than %d bytes (--max_body_size)", m.o.MaxBodySize)
 	if r.ContentLength > m.o.MaxBodySize {
 		return nil, tooLarge
 	}

@@ -22,8 +22,9 @@ type Push struct {
 	URL, Socket string
 	// Concurrency is the most messages under way at a time.
 	Concurrency int
-	// Ordered: one message at a time, in the order stored, whatever fails, by
-	// all sidecars of the queue together.
+	// Ordered: for each key one message at a time, in the order stored,
+	// whatever fails, by all sidecars of the queue together. One of them has all
+	// messages of the queue at a time.
 	Ordered bool
 	AckWait time.Duration
 	// MaxDeliver is how many attempts make a message a dead letter; 0 is no
@@ -39,6 +40,16 @@ type Gate interface {
 	Healthy() bool
 	// Changed returns a channel that is closed at the next change.
 	Changed() <-chan struct{}
+}
+
+// join is how its queue is joined.
+func (p Push) join() broker.JoinOptions {
+	o := broker.JoinOptions{Prefetch: p.Concurrency, QueueOptions: broker.QueueOptions{AckWait: p.AckWait, MaxInFlight: -1}}
+	if p.Ordered {
+		o.Prefetch = max(window, 2*p.Concurrency)
+		o.MaxInFlight = o.Prefetch
+	}
+	return o
 }
 
 // PushOptions say whom a Push is for.
@@ -103,14 +114,14 @@ func (m *Messaging) StartPush(pushes []Push, options func(Push) PushOptions) (*P
 func (m *Messaging) canKeep(d broker.Durable, p Push) error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
 	defer cancel()
-	if err := d.Declare(ctx, p.Topic, p.Queue, broker.QueueOptions{}); errors.Is(err, errors.ErrUnsupported) {
+	if err := d.Declare(ctx, p.Topic, p.Queue, p.join().QueueOptions); errors.Is(err, errors.ErrUnsupported) {
 		return err //nolint:wrapcheck // it says what it did
 	}
 	return nil // an engine that is away is waited for
 }
 
 func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *pusher {
-	if p.Concurrency < 1 || p.Ordered {
+	if p.Concurrency < 1 {
 		p.Concurrency = 1
 	}
 	transport := &http.Transport{
@@ -181,10 +192,8 @@ func (w *pusher) run() {
 	defer close(w.done)
 	defer w.client.CloseIdleConnections()
 	// The queue is there from now on, also while the application is not.
-	options := broker.JoinOptions{Prefetch: w.p.Concurrency, QueueOptions: broker.QueueOptions{AckWait: w.p.AckWait, MaxInFlight: -1}}
-	if w.p.Ordered {
-		options.MaxInFlight = 1
-	}
+	options := w.p.join()
+	options.PrefetchBytes = int(w.m.o.MaxBuffered)
 	for told := false; w.quit.Err() == nil; {
 		member := w.m.joinPatiently(w.quit, w.broker, w.p.Topic, w.p.Queue, options)
 		if member == nil {
@@ -250,6 +259,11 @@ func (w *pusher) session(member broker.Member) {
 			}
 		}()
 	}
+	defer func() { _ = w.m.leaveQueue(member) }()
+	if w.p.Ordered {
+		w.takeTurns(ctx, member)
+		return
+	}
 	var busy sync.WaitGroup
 	for {
 		h, err := member.Receive(ctx)
@@ -260,18 +274,18 @@ func (w *pusher) session(member broker.Member) {
 			w.giveBack(h)
 			break
 		}
-		busy.Go(func() { // the prefetch bounds them
-			w.active.Add(1)
-			defer w.active.Add(-1)
-			w.deliver(h)
-		})
+		busy.Go(func() { w.deliver(h) }) // the prefetch bounds them
 	}
-	// Those that wait go back at once, those under way when they are done.
+	w.drain(member)
+	busy.Wait()
+}
+
+// drain gives the messages back that wait at the member; those under way go
+// back when they are done.
+func (w *pusher) drain(member broker.Member) {
 	draining, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
+	defer cancel()
 	if err := member.Drain(draining); err != nil {
 		w.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
 	}
-	cancel()
-	busy.Wait()
-	_ = w.m.leaveQueue(member)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/health"
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // posted is a request that the application got.
@@ -283,17 +284,13 @@ func TestProbeBeforeBurying(t *testing.T) {
 
 func TestUnreachableIsNoAttempt(t *testing.T) {
 	k := keep(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
+	address := testserver.DeadAddr(t)
 	w := k.work(Push{MaxDeliver: 1, URL: "http://" + address + "/e"}, PushOptions{}, func(http.ResponseWriter, posted) {})
 	k.post("t", "x")
 	k.eventually("it is tried", func() bool { return k.info("t", "q").Held == 1 })
-	if l, err = net.Listen("tcp", address); err != nil {
-		t.Skipf("the port was given to another program: %v", err)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
 	}
 	server := &http.Server{Handler: w.server.Config.Handler, ReadHeaderTimeout: long}
 	defer server.Close()
@@ -303,9 +300,10 @@ func TestUnreachableIsNoAttempt(t *testing.T) {
 }
 
 func TestSlowHandlerIsExtended(t *testing.T) {
+	t.Parallel()
 	k := keep(t)
-	w := k.work(Push{AckWait: time.Second}, PushOptions{}, func(http.ResponseWriter, posted) {
-		<-time.After(2500 * time.Millisecond)
+	w := k.work(Push{AckWait: 3 * time.Second}, PushOptions{}, func(http.ResponseWriter, posted) {
+		<-time.After(7 * time.Second)
 	})
 	k.post("t", "x")
 	w.expect("x", 1)

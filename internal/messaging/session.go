@@ -33,6 +33,9 @@ func (s *session) write() {
 	var b deliveries
 	for {
 		h, err := s.member.Receive(s.ended)
+		if errors.Is(err, broker.ErrLapsed) { // of an ordered queue: its turn comes again
+			continue
+		}
 		if err != nil {
 			if s.ended.Err() == nil {
 				s.finish(ending{code: websocket.StatusInternalError, reason: err.Error()})

@@ -232,7 +232,8 @@ func TestWriteTimeoutCuts(t *testing.T) {
 }
 
 func TestDeadClientIsNoticed(t *testing.T) {
-	f := serve(t, func(o *Options) { o.PingInterval = 50 * time.Millisecond; o.PingTimeout = time.Second })
+	t.Parallel()
+	f := serve(t, func(o *Options) { o.PingInterval = 50 * time.Millisecond; o.PingTimeout = 4 * time.Second })
 	alive := f.dial("t", "")
 	go func() { alive.CloseRead(f.Context()) }() // answers pings
 	f.raw(upgrade("t", ""))                      // its reader has gone

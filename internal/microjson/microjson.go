@@ -10,7 +10,6 @@ import (
 	"net"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/micro/sidecar/registry"
 )
@@ -103,25 +102,17 @@ func (m *Service) Service() (registry.Service, error) {
 
 // reach returns where a node listens.
 func (n *Node) reach() (address string, port int, err error) {
-	if strings.HasPrefix(n.Address, registry.UnixPrefix) {
-		return n.Address, 0, registry.CheckUnix(n.Address)
-	}
 	address, port = n.Address, n.Port
-	if host, text, err := net.SplitHostPort(n.Address); err == nil {
+	if strings.HasPrefix(address, registry.UnixPrefix) {
+		port = 0
+	} else if host, text, err := net.SplitHostPort(address); err == nil {
 		number, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
 			return "", 0, fmt.Errorf("address: expected a port from 1 to 65535, got %.20q", text)
 		}
 		address, port = host, int(number)
 	}
-	bad := strings.ContainsFunc(address, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
-	if address == "" || bad {
-		return "", 0, fmt.Errorf("address: expected host:port, got %.100q", n.Address)
-	}
-	if port < 1 || port > 65535 {
-		return "", 0, fmt.Errorf("port: expected 1 to 65535, got %d", port)
-	}
-	return address, port, nil
+	return address, port, registry.CheckNode(registry.Node{Address: address, Port: port})
 }
 
 // tidy drops what nobody could walk: null values and endless nesting.

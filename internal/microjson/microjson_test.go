@@ -18,8 +18,8 @@ func TestDecode(t *testing.T) {
 		`{"name":"s"}`:                                                                     "no node",
 		`{"name":"s","nodes":[null]}`:                                                      "no node",
 		`{"name":"s","nodes":[{"id":"n","address":"a:70000"}]}`:                            "from 1 to 65535",
-		`{"name":"s","nodes":[{"id":"n","address":""}]}`:                                   "expected host:port",
-		`{"name":"s","nodes":[{"id":"n","address":"a b:1"}]}`:                              "expected host:port",
+		`{"name":"s","nodes":[{"id":"n","address":""}]}`:                                   "expected a host name",
+		`{"name":"s","nodes":[{"id":"n","address":"a b:1"}]}`:                              "expected a host name",
 		`null`: "no name", `[]`: "cannot unmarshal", `{`: "unexpected end", strings.Repeat(" ", 1<<20+1): "at most",
 	} {
 		s, err := microjson.Decode([]byte(text))

@@ -101,8 +101,9 @@ func (m *Monitor) Run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		// On the second, so that each step of the history is of one length.
-		next := time.Now().Truncate(time.Second).Add(time.Second)
-		timer.Reset(time.Until(next))
+		now := m.Stats.Now().Round(0)
+		next := now.Truncate(time.Second).Add(time.Second)
+		timer.Reset(next.Sub(now))
 		select {
 		case <-ctx.Done():
 			return
@@ -116,7 +117,7 @@ func (m *Monitor) Run(ctx context.Context) {
 }
 
 func (m *Monitor) look() {
-	now := time.Now()
+	now := m.Stats.Now()
 	m.Sampler.Look(now, m.meters)
 	m.Topics.Look(now)
 	m.mu.Lock()

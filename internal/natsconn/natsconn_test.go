@@ -46,7 +46,7 @@ func reaches(t *testing.T, address string) bool {
 		t.Fatalf("%s: %v", address, err)
 	}
 	defer conn.Close()
-	for range 200 {
+	for range 600 {
 		if conn.IsConnected() && conn.Flush() == nil {
 			return true
 		}

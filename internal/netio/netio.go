@@ -24,6 +24,7 @@ type Conn struct {
 	raw  syscall.RawConn // nil: the connection is no plain socket
 	fast                 // what the system can do better
 
+	socket syscall.RawConn  // what silence is looked for at: raw, or what is under TLS
 	look   func(fd uintptr) // lookNow, made once
 	silent bool             // what it found
 }
@@ -47,6 +48,13 @@ func New(c net.Conn) *Conn {
 	if n.raw != nil {
 		n.look = n.lookNow
 		n.prepare()
+	}
+	n.socket = n.raw
+	if over, ok := c.(interface{ NetConn() net.Conn }); ok { // TLS
+		if s, ok := over.NetConn().(syscall.Conn); ok {
+			n.socket, _ = s.SyscallConn() // nil when the connection is closed
+			n.look = n.lookNow
+		}
 	}
 	return n
 }

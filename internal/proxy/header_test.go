@@ -77,10 +77,14 @@ func TestEndToEndIsLinear(t *testing.T) {
 	for range 8 << 10 {
 		h.Add("b", "")
 	}
-	begun := time.Now()
-	endToEnd(nil, h, token)
-	if took := time.Since(begun); took > 500*time.Millisecond {
-		t.Errorf("it took %v", took)
+	shortest := time.Hour
+	for range 5 {
+		begun := time.Now()
+		endToEnd(nil, h, token)
+		shortest = min(shortest, time.Since(begun))
+	}
+	if shortest > 500*time.Millisecond {
+		t.Errorf("it took %v", shortest)
 	}
 }
 

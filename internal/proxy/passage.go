@@ -69,7 +69,7 @@ func (p *passage) begin(h *Handler, r *httpmsg.Request, w httpmsg.ResponseWriter
 func (p *passage) keep() error {
 	body, err := transport.ReadLimited(p.r.Body, p.r.Length, maxReplay)
 	if err != nil {
-		return bodyError(err)
+		return httpmsg.BodyError(err)
 	}
 	p.kept.Reset(body)
 	p.out.Body = &p.kept

@@ -7,8 +7,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/micro/sidecar/internal/balance"
@@ -122,17 +120,9 @@ func (h *Handler) stream(ctx context.Context, service *discovery.Service, r *htt
 	}
 	var failed *transport.NodeError
 	if broken := patience.failure(); broken != nil && !errors.As(err, &failed) {
-		return bodyError(broken)
+		return httpmsg.BodyError(broken)
 	}
 	return err
-}
-
-// bodyError is the error of a request's body that broke off.
-func bodyError(err error) error {
-	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("read the request's body: %w", err)
-	}
-	return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
 }
 
 // patienceWith is how long the node may keep the client waiting. A gRPC call

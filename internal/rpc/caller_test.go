@@ -69,7 +69,7 @@ func TestCallTimeout(t *testing.T) {
 		c.Timeout = 100 * time.Millisecond
 		begun := time.Now()
 		_, err := c.Call(t.Context(), Request{Service: "slow", Method: "Say.Hello", Timeout: asked})
-		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > 4*time.Second {
+		if took := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || took > 20*time.Second {
 			t.Errorf("timeout %v: %v after %v", asked, err, took)
 		}
 	}

@@ -145,15 +145,7 @@ func (h *Handler) body(r *httpmsg.Request) ([]byte, error) {
 	case errors.Is(err, transport.ErrTooLarge):
 		return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "the request's body is larger than %d bytes (--max_body_size)", h.MaxBody)
 	}
-	return nil, bodyError(err)
-}
-
-// bodyError is the error of a body that broke off.
-func bodyError(err error) error {
-	if refusal := (*httpmsg.Error)(nil); errors.As(err, &refusal) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("read the request's body: %w", err)
-	}
-	return httpmsg.Errorf(http.StatusBadRequest, "the request's body could not be read: %v", err)
+	return nil, httpmsg.BodyError(err)
 }
 
 // notAllowed refuses every method but POST.

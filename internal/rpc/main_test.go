@@ -22,6 +22,7 @@ import (
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/streams"
+	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/internal/transport"
 	"github.com/micro/sidecar/registry"
 )
@@ -57,12 +58,7 @@ func nodeAt(t testing.TB, addr string, metadata map[string]string) *discovery.No
 // deadNode is a node that nobody runs.
 func deadNode(t testing.TB) *discovery.Node {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return nodeAt(t, l.Addr().String(), nil)
+	return nodeAt(t, testserver.DeadAddr(t), nil)
 }
 
 // server runs an HTTP server for the test.

@@ -191,7 +191,7 @@ func (h *Handler) lines(r *httpmsg.Request) *transport.Requests {
 			case errors.Is(err, transport.ErrTooLarge):
 				return nil, httpmsg.Errorf(http.StatusRequestEntityTooLarge, "a line of the request is larger than %d bytes (--max_body_size)", h.MaxBody)
 			case err != nil && !errors.Is(err, io.EOF):
-				return nil, bodyError(err)
+				return nil, httpmsg.BodyError(err)
 			}
 			if line = bytes.TrimSpace(line); len(line) > 0 {
 				return line, nil

@@ -134,7 +134,7 @@ func TestClientThatGoesAway(t *testing.T) {
 		select {
 		case <-ctx.Done():
 			ended <- nil
-		case <-time.After(5 * time.Second):
+		case <-time.After(30 * time.Second):
 			ended <- fmt.Errorf("nobody noticed")
 		}
 		return httpmsg.ErrAborted
@@ -160,7 +160,7 @@ func TestUnwantedBodies(t *testing.T) {
 	}
 	begun := time.Now()
 	got, err = s.talk(t, "POST /1 HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab")
-	if err != nil || got != "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" || time.Since(begun) > 3*time.Second {
+	if err != nil || got != "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" || time.Since(begun) > 8*time.Second {
 		t.Errorf("got %q, %v after %v", got, err, time.Since(begun))
 	}
 }
@@ -210,7 +210,7 @@ func TestHalfAHeadDoesNotDelayTheEnd(t *testing.T) {
 	if head, err := bufio.NewReader(conn).ReadString('\n'); err != nil || head != "HTTP/1.1 204 No Content\r\n" {
 		t.Fatalf("got %q, %v", head, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	begun := time.Now()
 	if err := s.Drain(ctx); err != nil {
@@ -219,7 +219,7 @@ func TestHalfAHeadDoesNotDelayTheEnd(t *testing.T) {
 	if err := s.Finish(ctx); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -252,7 +252,7 @@ func TestIdleConnectionsEndAfterUnwantedBodies(t *testing.T) {
 			t.Fatal(resp, err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); conn.at.Load().IsZero(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); conn.at.Load().IsZero(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the idle connection has no deadline")
 		}

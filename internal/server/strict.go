@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"net/http"
 	"net/url"
 	"os"
 	"sync"
@@ -108,6 +109,9 @@ func isLineEnd(c byte) bool { return c == '\r' || c == '\n' }
 func (s *strict) head() error {
 	one := &passed{}
 	text, err := s.next(one)
+	if err == nil {
+		one.shown, err = showable(&one.Request)
+	}
 	if nonsense := (*http1.Error)(nil); errors.As(err, &nonsense) || errors.Is(err, http1.ErrHeadTooLarge) {
 		s.refuse(err)
 		s.err = errRefused
@@ -116,11 +120,7 @@ func (s *strict) head() error {
 	if err != nil {
 		return err
 	}
-	one.shown = one.Target
-	if _, err := url.ParseRequestURI(one.Target); err != nil && one.Target[0] == '/' {
-		// To net/http it is no path; that it is one of the sidecar's own is out
-		// of the question.
-		one.shown = "/"
+	if one.shown != one.Target {
 		text = text[:len(one.Method)+1] + one.shown + text[len(one.Method)+1+len(one.Target):]
 	}
 	s.out, s.ahead, s.offered = []byte(text)[s.ahead:], 0, one.Upgrade != ""
@@ -132,6 +132,21 @@ func (s *strict) head() error {
 		s.body.Reset(s.in, one.Length)
 	}
 	return nil
+}
+
+// showable returns the target that net/http can be given for a request: its own,
+// or "/" for a path that is none to net/http, as it is none of the sidecar's own.
+// What has no form at all (RFC 9112 section 3.2) is refused here, since net/http
+// would not do it in JSON.
+func showable(r *http1.Request) (string, error) {
+	_, err := url.ParseRequestURI(r.Target)
+	switch {
+	case err == nil, r.Method == http.MethodConnect:
+		return r.Target, nil
+	case r.Target[0] == '/':
+		return "/", nil
+	}
+	return "", &http1.Error{Reason: "malformed request target"}
 }
 
 // next reads a head.

@@ -136,13 +136,13 @@ func TestUnfinishedHandshakes(t *testing.T) {
 	if resp, err := http.ReadResponse(br, &http.Request{Method: "HEAD"}); err != nil || resp.StatusCode != 200 {
 		t.Fatal(resp, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	begun := time.Now()
 	if err := errors.Join(s.Drain(ctx), s.Finish(ctx)); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	// The one that asks nothing more is told that this is the end.
@@ -219,7 +219,7 @@ func TestHalfCloseOverTLS(t *testing.T) {
 // drainOf begins an orderly end and returns its result.
 func drainOf(t *testing.T, s *started) chan error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	ended := make(chan error, 1)
 	go func() {
 		defer cancel()
@@ -293,7 +293,7 @@ func TestHTTP2DrainOfIdleConnections(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 3*time.Second {
+	if took := time.Since(begun); took > 15*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }

@@ -20,9 +20,10 @@ import (
 // that cannot come by loopback. It asks for no token and looks at no host name,
 // so what it serves tells, and changes nothing. The zero value listens nowhere.
 type admin struct {
-	server *http.Server
-	own    atomic.Pointer[api.API] // nil while the sidecar starts
-	ended  chan struct{}
+	server  *http.Server
+	own     atomic.Pointer[api.API] // nil while the sidecar starts
+	awaited *awaited                // what it then waits for
+	ended   chan struct{}
 }
 
 // adminHeadTimeout bounds the reading of a request's head, adminIdleTimeout the
@@ -80,7 +81,7 @@ func (a *admin) serve(w http.ResponseWriter, r *http.Request) {
 	switch own := a.own.Load(); r.URL.Path {
 	case "/livez", "/readyz", "/metrics":
 		if own == nil {
-			starting{}.Own(r.URL.Path).ServeHTTP(w, r)
+			starting{a.awaited}.Own(r.URL.Path).ServeHTTP(w, r)
 			return
 		}
 		own.Admin(r.URL.Path).ServeHTTP(w, r)

@@ -169,6 +169,14 @@ type Engines struct {
 	Temporary       bool          // DataDir ends with the process
 	// Host: a sidecar may host the embedded engine; a CLI command only joins.
 	Host bool
+	// Opening, if not nil, is told which engine is waited for.
+	Opening func(what string)
+}
+
+func (e Engines) opening(what string) {
+	if e.Opening != nil {
+		e.Opening(what)
+	}
 }
 
 // Drivers is the visible table of standard.go: which engines this build knows.

@@ -98,7 +98,15 @@ func (c *Connection) openNamed(ctx context.Context, e Engines, d Drivers, log *s
 		if !ok {
 			return fail(name, errors.New("not in this build"))
 		}
-		reg, err := open(ctx, Env{Address: address, Engine: c.engine.get, MaxBodySize: e.MaxBodySize, Log: log})
+		e.opening("registry " + name)
+		env := Env{Address: address, Engine: c.engine.get, MaxBodySize: e.MaxBodySize, Log: log}
+		begin := func(ctx context.Context) (registry.Registry, error) { return open(ctx, env) }
+		var reg registry.Registry
+		if len(names) == 1 {
+			reg, err = begin(ctx)
+		} else {
+			reg, err = openLate(ctx, begin, log.With("registry", name))
+		}
 		if err != nil {
 			return fail(name, err)
 		}
@@ -145,6 +153,7 @@ func (c *Connection) openBroker(ctx context.Context, e Engines, d Drivers, log *
 	if !ok {
 		return errors.New("not in this build")
 	}
+	e.opening("broker " + c.BrokerName)
 	c.Broker, err = open(ctx, Env{Address: address, Engine: c.engine.get, Registry: c.Registry, MaxBodySize: e.MaxBodySize, MaxBytes: e.MaxBytes, Log: log})
 	return err
 }

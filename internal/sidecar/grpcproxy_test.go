@@ -199,7 +199,7 @@ func TestProxyGRPCStreamsHaveTheirOwnTime(t *testing.T) {
 			}
 		}
 	}})
-	tc := testpb.NewTestServiceClient(throughProxy(t, node, func(c *Config) { c.RequestTimeout = 100 * time.Millisecond }))
+	tc := testpb.NewTestServiceClient(throughProxy(t, node, func(c *Config) { c.RequestTimeout = time.Second }))
 	stream, err := tc.FullDuplexCall(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -208,7 +208,7 @@ func TestProxyGRPCStreamsHaveTheirOwnTime(t *testing.T) {
 		if err := stream.Send(&testpb.StreamingOutputCallRequest{}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(200 * time.Millisecond) // longer than the timeout: there is nothing to wait for
+		time.Sleep(500 * time.Millisecond) // in all longer than the timeout: there is nothing to wait for
 	}
 	_ = stream.CloseSend()
 	if _, err := stream.Recv(); status.Code(err) != codes.Aborted {

@@ -17,7 +17,7 @@ import (
 // before the next is sent.
 func TestStreamsOutliveTheTimeout(t *testing.T) {
 	t.Parallel()
-	const events, pause = 25, 50 * time.Millisecond // four times the timeout
+	const events, pause = 40, 50 * time.Millisecond // twice the timeout
 	arrived := make(chan bool)
 	n := startNode(t, func(conn *net.TCPConn, br *bufio.Reader) {
 		readHead(br)
@@ -30,7 +30,7 @@ func TestStreamsOutliveTheTimeout(t *testing.T) {
 		}
 		_, _ = io.WriteString(conn, "0\r\n\r\n")
 	})
-	s := proxying(t, n, func(c *Config) { c.RequestTimeout = 300 * time.Millisecond })
+	s := proxying(t, n, func(c *Config) { c.RequestTimeout = time.Second })
 	for _, way := range bothWays {
 		c := dialBy(t, s, way)
 		c.send("GET /foo/ HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -80,7 +80,7 @@ func TestNodesLearnThatTheClientIsGone(t *testing.T) {
 			}
 			left := time.Now()
 			c.conn.Close()
-			if took := (<-gone).Sub(left); took > time.Second {
+			if took := (<-gone).Sub(left); took > 10*time.Second {
 				t.Errorf("%s, %.20q: the node learnt of it after %v", way, request, took)
 			}
 		}
@@ -90,7 +90,7 @@ func TestNodesLearnThatTheClientIsGone(t *testing.T) {
 // A stalled side holds the other one back, nothing piles up in between, and
 // when it goes on everything arrives.
 func TestStalledBodiesPileUpNowhere(t *testing.T) {
-	const size = 200 << 20
+	const size = 64 << 20
 	var moved atomic.Int64
 	goOn := make(chan bool)
 	n := startNode(t, func(conn *net.TCPConn, br *bufio.Reader) {

@@ -15,7 +15,8 @@ import (
 )
 
 func TestProxyRefuses(t *testing.T) {
-	s := run(t, func(c *Config) { c.Handler = "proxy"; c.RequestTimeout = 200 * time.Millisecond })
+	t.Parallel()
+	s := run(t, func(c *Config) { c.Handler = "proxy" })
 	s.refused(404, "go.micro.srv.nosuch not found", "GET", "/nosuch/x", "", "")
 	s.refused(404, "names no service", "GET", "/", "", "")
 	s.refused(404, "names no service", "GET", "//", "", "")
@@ -40,8 +41,9 @@ func TestProxyRefuses(t *testing.T) {
 		s.refused(502, "node 127.0.0.1:", "POST", "/foo/", "", "body")
 	}
 	answer.set("")
-	s.refused(504, "time", "GET", "/foo/", "", "")
-	s.refused(504, "time", "POST", "/foo/", "", "body")
+	short := proxying(t, n, func(c *Config) { c.RequestTimeout = 200 * time.Millisecond })
+	short.refused(504, "time", "GET", "/foo/", "", "")
+	short.refused(504, "time", "POST", "/foo/", "", "body")
 	n.stop()
 	s.refused(502, "refused", "GET", "/foo/", "", "")
 }

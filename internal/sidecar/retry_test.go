@@ -312,17 +312,18 @@ func TestTimeoutsOfTries(t *testing.T) {
 	}{
 		{"half of the time by itself", nil, "GET", "/flaky/x", []string{"Micro-Handler", "proxy"}, 1, 200, 2, 0},
 		{"half of the time of a call", nil, "POST", "/flaky/say/hello", []string{"Micro-Idempotent", "true"}, 1, 200, 2, 0},
-		{"a call that must not be repeated", nil, "POST", "/flaky/say/hello", nil, 1, 504, 1, time.Second},
+		{"a call that must not be repeated", nil, "POST", "/flaky/say/hello", nil, 1, 504, 1, 4 * time.Second},
 		{"a body", nil, "PUT", "/flaky/x", []string{"Micro-Handler", "proxy"}, 1, 200, 2, 0},
-		{"a short Timeout", nil, "POST", "/flaky/say/hello", []string{"Micro-Idempotent", "true", "Timeout", "600ms"}, 1, 200, 2, 0},
-		{"all hang", nil, "GET", "/flaky/x", []string{"Micro-Handler", "proxy"}, 9, 504, 2, time.Second},
-		{"a hundred retries", func(c *Config) { c.Retries, c.TryTimeout = 100, 200*time.Millisecond }, "GET", "/flaky/x", []string{"Micro-Handler", "proxy"}, 99, 504, 0, time.Second},
-		{"as set, for what must not be repeated", func(c *Config) { c.TryTimeout = 100 * time.Millisecond }, "POST", "/flaky/x", []string{"Micro-Handler", "proxy"}, 1, 504, 1, 100 * time.Millisecond},
-		{"as set, for a call", func(c *Config) { c.TryTimeout = 100 * time.Millisecond }, "POST", "/flaky/say/hello", nil, 1, 504, 1, 100 * time.Millisecond},
+		{"a short Timeout", nil, "POST", "/flaky/say/hello", []string{"Micro-Idempotent", "true", "Timeout", "3s"}, 1, 200, 2, 0},
+		{"all hang", nil, "GET", "/flaky/x", []string{"Micro-Handler", "proxy"}, 9, 504, 2, 4 * time.Second},
+		{"a hundred retries", func(c *Config) { c.Retries, c.TryTimeout = 100, 200*time.Millisecond }, "GET", "/flaky/x", []string{"Micro-Handler", "proxy"}, 99, 504, 0, 3 * time.Second}, // a pause that would last too long, at most 1s, is not begun
+		{"as set, for what must not be repeated", func(c *Config) { c.TryTimeout = time.Second }, "POST", "/flaky/x", []string{"Micro-Handler", "proxy"}, 1, 504, 1, time.Second},
+		{"as set, for a call", func(c *Config) { c.TryTimeout = time.Second }, "POST", "/flaky/say/hello", nil, 1, 504, 1, time.Second},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s, f := startFlaky(t, 3, func(c *Config) {
-				c.RequestTimeout = time.Second
+				c.RequestTimeout = 4 * time.Second
 				if test.change != nil {
 					test.change(c)
 				}

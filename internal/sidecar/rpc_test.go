@@ -51,7 +51,7 @@ func TestPathMapping(t *testing.T) {
 }
 
 func TestCallRefuses(t *testing.T) {
-	s := run(t, func(c *Config) { c.MaxBodySize = 2048; c.RequestTimeout = 300 * time.Millisecond })
+	s := run(t, func(c *Config) { c.MaxBodySize = 2048; c.RequestTimeout = 3 * time.Second })
 	s.register("go.micro.srv.foo", "n", node(t, "n"), "")
 	closed := httptest.NewServer(nil)
 	s.register("go.micro.srv.dead", "n", closed, "")

@@ -88,6 +88,7 @@ type sidecar struct {
 	monitor   *monitor.Monitor
 	admin     admin
 	accessLog *accesslog.Log
+	awaited   awaited // while it starts
 
 	discovering, consulWatch, readiness, monitoring, tokens, delayed, certificates task
 	acme                                                                           *certs.ACME // nil without
@@ -154,7 +155,8 @@ func (s *sidecar) stop(ctx context.Context) error {
 	})
 }
 
-// listen binds the listeners and answers that the sidecar is starting.
+// listen binds the listeners and answers that the sidecar is starting. What it
+// began is stopped by stop, also when it fails.
 func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) http.Handler) error {
 	observe, err := s.openAccessLog()
 	if err != nil {
@@ -177,13 +179,14 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 	default:
 		s.log.Warn("listening beyond loopback: whoever can reach this address can use the sidecar", "address", addresses)
 	}
-	srv.Start(starting{})
+	srv.Start(starting{&s.awaited})
 	if err := s.keepCertificates(ctx); err != nil {
-		return errors.Join(err, s.drain(context.Background()))
+		return err
 	}
 	if s.cfg.Observe.AdminAddress != "" {
+		s.admin.awaited = &s.awaited
 		if err := s.admin.listen(ctx, s.cfg.Observe.AdminAddress, s.log); err != nil {
-			return errors.Join(err, s.drain(context.Background()))
+			return err
 		}
 	}
 	return nil
@@ -191,8 +194,15 @@ func (s *sidecar) listen(ctx context.Context, middleware []func(http.Handler) ht
 
 // connect opens the engines. One that is not there yet is waited for.
 func (s *sidecar) connect(ctx context.Context, d Drivers) error {
+	failing := false
+	e := s.cfg.Engines
+	e.Opening = func(what string) {
+		if !failing { // what is wrong says more, and names it, too
+			s.awaited.set(what + " has not answered yet")
+		}
+	}
 	for {
-		engines, err := Connect(ctx, s.cfg.Engines, d, s.log)
+		engines, err := Connect(ctx, e, d, s.log)
 		if err == nil {
 			s.engines = engines
 			s.log.Info("engines chosen", "registry", engines.RegistryName, "because", engines.Why, "broker", engines.BrokerName)
@@ -201,6 +211,8 @@ func (s *sidecar) connect(ctx context.Context, d Drivers) error {
 		if ctx.Err() != nil || !timedOut(err) {
 			return err
 		}
+		failing = true
+		s.awaited.set(err.Error())
 		s.log.Warn("an engine does not answer; trying on", "error", err)
 	}
 }

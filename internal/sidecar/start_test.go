@@ -56,10 +56,11 @@ func testConfig() Config {
 		RegisterInterval: 30 * time.Second,
 		Engines:          Engines{Registry: "memory", Broker: "memory", MaxBodySize: 1 << 20, Host: true},
 		RequestTimeout:   5 * time.Second,
+		ConnectTimeout:   5 * time.Second,
 		Retries:          1,
 		PoolSize:         64,
 		MaxBodySize:      1 << 20,
-		ShutdownGrace:    5 * time.Second,
+		ShutdownGrace:    30 * time.Second,
 	}
 }
 
@@ -214,7 +215,7 @@ func (r *running) register(name, id string, s *httptest.Server, metadata string)
 // eventually polls until ok, for what has no event to wait for.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatal("never came true: " + what)

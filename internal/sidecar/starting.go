@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/micro/sidecar/internal/api"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -10,10 +11,20 @@ import (
 
 // starting answers while the engines are being connected: the process lives,
 // and nothing else can be had yet.
-type starting struct{}
+type starting struct{ awaited *awaited }
 
-func (starting) refusal() error {
-	return httpmsg.Errorf(http.StatusServiceUnavailable, "the sidecar is starting: its engines are not connected yet")
+// awaited is what the start waits for, in words. The zero value waits for
+// nothing in particular.
+type awaited struct{ what atomic.Pointer[string] }
+
+func (a *awaited) set(what string) { a.what.Store(&what) }
+
+func (s starting) refusal() error {
+	what := "its engines are not connected yet"
+	if p := s.awaited.what.Load(); p != nil {
+		what = *p
+	}
+	return httpmsg.Errorf(http.StatusServiceUnavailable, "the sidecar is starting: %s", what)
 }
 
 // Own answers the sidecar's own paths.

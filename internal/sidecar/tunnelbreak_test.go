@@ -36,7 +36,7 @@ func TestTunnelsThatBreak(t *testing.T) {
 			if err == nil || errors.Is(err, io.EOF) {
 				t.Errorf("%s: the client's reset came to the node as %v", way, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Errorf("%s: the client's reset did not come to the node", way)
 		}
 		c = dialBy(t, s, way)

@@ -36,7 +36,8 @@ func NewSampler(s *Stats) *Sampler {
 	return &Sampler{stats: s, at: s.now(), meters: map[*Meter]*metered{}}
 }
 
-// Look notes how much was counted in the [Tick] that ends now. meters yields
+// Look notes how much was counted in the [Tick] that ends now, which is
+// [Stats.Now]. meters yields
 // those there are, true with those of services and false with those of nodes.
 func (s *Sampler) Look(now time.Time, meters iter.Seq2[*Meter, bool]) {
 	s.mu.Lock()
@@ -108,7 +109,14 @@ func (s *Sampler) grown(m *Meter, d *delta) bool {
 func (s *Sampler) Total(span Span) (Recent, Series) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.total.recent(s.at, span), s.total.series(s.at, span)
+	return s.total.recent(s.at, span), s.series(&s.total, span)
+}
+
+// series gives the times as people call them; s.mu is held.
+func (s *Sampler) series(h *history, span Span) Series {
+	out := h.series(s.at, span)
+	out.End = out.End.Add(s.stats.set())
+	return out
 }
 
 // Recent tells about one meter.
@@ -130,5 +138,5 @@ func (s *Sampler) Series(m *Meter, span Span) (Recent, Series) {
 	if at := s.meters[m]; at != nil {
 		h = &at.history
 	}
-	return h.recent(s.at, span), h.series(s.at, span)
+	return h.recent(s.at, span), s.series(h, span)
 }

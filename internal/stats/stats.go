@@ -41,7 +41,8 @@ const shards = 8
 // use; Count takes no lock.
 type Stats struct {
 	started time.Time
-	now     func() time.Time
+	now     func() time.Time // moves with no setting of the clock
+	clock   func() time.Time // what people call the time
 	counted [shards]struct {
 		classes [Classes]atomic.Uint64
 		_       [16]byte // to the end of a cache line
@@ -59,9 +60,24 @@ type slot struct {
 }
 
 // New begins counting.
-func New() *Stats { return newAt(time.Now) }
+func New() *Stats {
+	begun := time.Now()
+	s := newAt(func() time.Time { return begun.Add(time.Since(begun)) })
+	s.clock = time.Now
+	return s
+}
 
-func newAt(now func() time.Time) *Stats { return &Stats{started: now(), now: now} }
+func newAt(now func() time.Time) *Stats { return &Stats{started: now(), now: now, clock: now} }
+
+// Now is the time by which everything here is counted: the time of day at the
+// start and what has passed since, whatever the clock was set to.
+func (s *Stats) Now() time.Time { return s.now() }
+
+// set is by how much the clock was set since the start, in whole seconds:
+// people are told times as they call them now.
+func (s *Stats) set() time.Duration {
+	return s.clock().Round(0).Sub(s.now().Round(0)).Round(time.Second)
+}
 
 // Started is when counting began.
 func (s *Stats) Started() time.Time { return s.started }
@@ -133,6 +149,8 @@ func (s *Stats) Report() Report {
 		Threads: runtime.NumGoroutine(),
 		GCPause: fmt.Sprintf("%.3fms", float64(m.PauseTotalNs)/1e6),
 	}
+	set := int64(s.set() / time.Second)
+	r.Started += set
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.file()
@@ -143,7 +161,9 @@ func (s *Stats) Report() Report {
 		if at.begin != begin {
 			at = slot{begin: begin}
 		}
-		r.Counters = append(r.Counters, at.counter())
+		c := at.counter()
+		c.Timestamp += set
+		r.Counters = append(r.Counters, c)
 	}
 	return r
 }

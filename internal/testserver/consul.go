@@ -34,10 +34,6 @@ type ConsulOptions struct {
 	Token string
 }
 
-// startTimeout bounds the start of a server. A loaded machine with the race
-// detector needs some seconds.
-const startTimeout = 60 * time.Second
-
 // Consul starts an agent and returns when it answers queries. It is killed
 // when the test ends. The binary is consul on PATH, or what
 // MICRO_TEST_CONSUL names, or .cache/bin/consul in the checkout.
@@ -56,12 +52,6 @@ func Consul(t testing.TB, options ...ConsulOptions) *ConsulServer {
 		t.Fatalf("start consul: %v", err)
 	}
 	return s
-}
-
-// FreePort returns a loopback port that is free now, for what an option names.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	return freePorts(t, 1)[0]
 }
 
 // Stop kills the agent. With it goes everything that was registered.
@@ -104,37 +94,28 @@ func (s *ConsulServer) start() error {
 	if err != nil {
 		return err
 	}
-	if err := s.ready(p); err != nil {
+	if err := p.await(startTimeout, s.ready); err != nil {
 		p.kill()
-		return fmt.Errorf("%w; it printed:\n%s", err, p.out)
+		return err
 	}
 	s.process = p
 	return nil
 }
 
-// ready waits until the agent has a leader and has registered itself.
-func (s *ConsulServer) ready(p *process) error {
-	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{Transport: transport, Timeout: 5 * time.Second}
-	deadline := time.After(startTimeout)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-p.ended:
-			return fmt.Errorf("consul ended")
-		case <-deadline:
-			return fmt.Errorf("consul did not answer within %v", startTimeout)
-		case <-tick.C:
-		}
-		response, err := client.Get("http://" + s.Addr + "/v1/health/service/consul?passing=1&token=" + s.options.Token)
-		if err != nil {
-			continue
-		}
-		body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
-		_ = response.Body.Close() // it was read
-		if err == nil && response.StatusCode == http.StatusOK && strings.Contains(string(body), `"serfHealth"`) {
-			return nil
-		}
+// ready reports whether the agent has a leader and has registered itself.
+func (s *ConsulServer) ready() error {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	response, err := client.Get("http://" + s.Addr + "/v1/health/service/consul?passing=1&token=" + s.options.Token)
+	if err != nil {
+		return err
 	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK || !strings.Contains(string(body), `"serfHealth"`) {
+		return fmt.Errorf("it answers %s %s", response.Status, body)
+	}
+	return nil
 }

@@ -28,6 +28,8 @@ type EtcdServer struct {
 
 // EtcdOptions refine a server.
 type EtcdOptions struct {
+	// Args are more of its command line.
+	Args []string
 	// Authority makes it speak TLS and ask clients for a certificate.
 	Authority *Authority
 }
@@ -44,18 +46,15 @@ func Etcd(t testing.TB, options ...EtcdOptions) *EtcdServer {
 func EtcdCluster(t testing.TB, n int, options ...EtcdOptions) []*EtcdServer {
 	t.Helper()
 	path := find(t, "etcd", "MICRO_TEST_ETCD")
-	var err error
-	for range 5 { // a free port may be taken before it is bound
-		members := newEtcdMembers(t, path, n, options...)
-		if err = startAll(members); err == nil {
-			return members
-		}
-		for _, m := range members {
-			m.Stop()
-		}
+	var members []*EtcdServer
+	err := tries(func() error {
+		members = newEtcdMembers(t, path, n, options...)
+		return startAll(members)
+	})
+	if err != nil {
+		t.Fatalf("start etcd: %v", err)
 	}
-	t.Fatalf("start etcd: %v", err)
-	return nil
+	return members
 }
 
 // newEtcdMembers describes the members of a cluster.
@@ -69,12 +68,13 @@ func newEtcdMembers(t testing.TB, path string, n int, options ...EtcdOptions) []
 		cluster = append(cluster, fmt.Sprintf("m%d=%s", i, peer(i)))
 	}
 	scheme := "http"
-	var secure []string
+	var more []string
 	for _, o := range options {
+		more = append(more, o.Args...)
 		if o.Authority != nil {
 			cert, key := o.Authority.Issue(time.Now().Add(time.Hour))
 			scheme = "https"
-			secure = []string{"--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", o.Authority.File}
+			more = append(more, "--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", o.Authority.File)
 		}
 	}
 	var members []*EtcdServer
@@ -87,7 +87,7 @@ func newEtcdMembers(t testing.TB, path string, n int, options ...EtcdOptions) []
 			"--listen-metrics-urls", health(i), // and /health, without TLS
 			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-token", t.Name(),
 			"--logger", "zap", "--log-level", "warn", "--unsafe-no-fsync",
-		}, secure...)
+		}, more...)
 		m.health = health(i) + "/health"
 		t.Cleanup(m.Stop)
 		members = append(members, m)
@@ -95,15 +95,23 @@ func newEtcdMembers(t testing.TB, path string, n int, options ...EtcdOptions) []
 	return members
 }
 
-// startAll starts the members of a new cluster, which wait for each other.
-func startAll(members []*EtcdServer) error {
+// startAll starts the members of a new cluster, which wait for each other. When
+// it fails none is left running.
+func startAll(members []*EtcdServer) (err error) {
+	defer func() {
+		for _, m := range members {
+			if err != nil {
+				m.Stop()
+			}
+		}
+	}()
 	for _, m := range members {
 		if err := m.launch(); err != nil {
 			return err
 		}
 	}
 	for _, m := range members {
-		if err := m.ready(); err != nil {
+		if err := m.process.await(startTimeout, m.ready); err != nil {
 			return err
 		}
 	}
@@ -121,14 +129,9 @@ func (s *EtcdServer) Stop() {
 // Start starts a member that was stopped, with what is on disk.
 func (s *EtcdServer) Start() {
 	s.t.Helper()
-	var err error
-	for range 5 { // its port may linger
-		if err = startAll([]*EtcdServer{s}); err == nil {
-			return
-		}
-		s.Stop()
+	if err := tries(func() error { return startAll([]*EtcdServer{s}) }); err != nil {
+		s.t.Fatalf("start etcd: %v", err)
 	}
-	s.t.Fatalf("start etcd: %v", err)
 }
 
 // Wipe removes what a stopped member has on disk.
@@ -149,27 +152,16 @@ func (s *EtcdServer) launch() error {
 	return err
 }
 
-// ready waits until the member has a leader and answers.
+// ready reports whether the member has a leader and answers.
 func (s *EtcdServer) ready() error {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
-	deadline := time.After(startTimeout)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.process.ended:
-			return fmt.Errorf("etcd ended; it printed:\n%s", s.process.out)
-		case <-deadline:
-			return fmt.Errorf("etcd did not answer within %v; it printed:\n%s", startTimeout, s.process.out)
-		case <-tick.C:
-		}
-		response, err := client.Get(s.health)
-		if err != nil {
-			continue
-		}
-		_ = response.Body.Close() // the status says it
-		if response.StatusCode == http.StatusOK {
-			return nil
-		}
+	response, err := client.Get(s.health)
+	if err != nil {
+		return err
 	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("its health is %s", response.Status)
+	}
+	return nil
 }

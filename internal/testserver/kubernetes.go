@@ -89,24 +89,20 @@ func (s *KubernetesServer) Start() {
 		s.t.Fatal(err)
 	}
 	s.process = p
-	deadline := time.After(2 * time.Minute)
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-p.ended:
-			s.t.Fatalf("kube-apiserver ended; it printed:\n%s", p.out)
-		case <-deadline:
-			s.t.Fatalf("kube-apiserver is not ready; it printed:\n%s", p.out)
-		case <-tick.C:
-		}
-		if s.connect() != nil {
-			continue
-		}
-		if status, _, err := s.do(http.MethodGet, "/readyz", nil); err == nil && status == http.StatusOK {
-			return
-		}
+	if err := p.await(2*startTimeout, s.ready); err != nil {
+		s.t.Fatalf("start kube-apiserver: %v", err)
 	}
+}
+
+func (s *KubernetesServer) ready() error {
+	if err := s.connect(); err != nil {
+		return err
+	}
+	status, _, err := s.do(http.MethodGet, "/readyz", nil)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("/readyz answers %d", status)
+	}
+	return err
 }
 
 // connect makes the client, once the server has made its certificate.

@@ -48,31 +48,30 @@ func Pebble(t testing.TB, valid int) *PebbleServer {
 	s := &PebbleServer{t: t, path: find(t, "pebble", "MICRO_TEST_PEBBLE"), Root: authority.File, pool: authority.Pool}
 	cert, key := authority.Issue(time.Now().Add(time.Hour))
 	t.Cleanup(s.Stop)
-	var err error
-	for range 5 { // a free port may be taken before it is bound
+	err := tries(func() error {
 		ports := freePorts(t, 4)
 		s.HTTPPort, s.TLSPort = ports[0], ports[1]
 		listen, management := fmt.Sprint("127.0.0.1:", ports[2]), fmt.Sprint("127.0.0.1:", ports[3])
 		s.Directory, s.management = "https://"+s.front(listen)+"/dir", "https://"+management
-		text, jerr := json.Marshal(map[string]any{"pebble": map[string]any{
+		text, err := json.Marshal(map[string]any{"pebble": map[string]any{
 			"listenAddress": listen, "managementListenAddress": management, "certificate": cert, "privateKey": key,
 			"httpPort": s.HTTPPort, "tlsPort": s.TLSPort, "keyAlgorithm": "ecdsa",
 			"retryAfter": map[string]int{"authz": 1, "order": 1},
 			"profiles":   map[string]any{"default": map[string]any{"description": "default", "validityPeriod": valid}},
 		}})
-		if jerr != nil {
-			t.Fatal(jerr)
+		if err != nil {
+			return err
 		}
 		s.config = filepath.Join(t.TempDir(), "pebble.json")
 		if err := os.WriteFile(s.config, text, 0o600); err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if err = s.start(); err == nil {
-			return s
-		}
+		return s.start()
+	})
+	if err != nil {
+		t.Fatalf("start pebble: %v", err)
 	}
-	t.Fatalf("start pebble: %v", err)
-	return nil
+	return s
 }
 
 // Stop kills it. With it goes all that it knew.
@@ -153,23 +152,16 @@ func (s *PebbleServer) start() error {
 	if err != nil {
 		return err
 	}
-	deadline := time.After(startTimeout)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if _, err = s.get(s.Directory); err == nil {
-			s.process = p
-			return nil
-		}
-		select {
-		case <-p.ended:
-			return fmt.Errorf("pebble ended; it printed:\n%s", p.out)
-		case <-deadline:
-			p.kill()
-			return fmt.Errorf("pebble did not answer: %w; it printed:\n%s", err, p.out)
-		case <-tick.C:
-		}
+	err = p.await(startTimeout, func() error {
+		_, err := s.get(s.Directory)
+		return err
+	})
+	if err != nil {
+		p.kill()
+		return err
 	}
+	s.process = p
+	return nil
 }
 
 // loopbackDNS starts a name server to which every name is at 127.0.0.1, and

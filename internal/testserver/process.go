@@ -2,6 +2,8 @@ package testserver
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -46,6 +48,31 @@ func run(cmd *exec.Cmd) (*process, error) {
 		}
 	}()
 	return p, <-started
+}
+
+// startTimeout bounds the start of a server. A loaded machine with the race
+// detector needs most of it.
+const startTimeout = 60 * time.Second
+
+// await waits until answers finds that the server is ready. The error says why
+// it is not, and what it printed.
+func (p *process) await(limit time.Duration, answers func() error) error {
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	err := errors.New("it was never asked")
+	for {
+		select {
+		case <-p.ended: // before it is asked: another may answer in its place
+			return fmt.Errorf("it has ended; it printed:\n%s", p.out)
+		case <-deadline:
+			return fmt.Errorf("not ready after %v: %w; it printed:\n%s", limit, err, p.out)
+		case <-tick.C:
+		}
+		if err = answers(); err == nil {
+			return nil
+		}
+	}
 }
 
 // kill ends the process without warning and returns when it is gone.

@@ -48,8 +48,7 @@ func RabbitMQ(t testing.TB) *RabbitMQServer {
 		s.Stop()
 		s.stopEpmd()
 	})
-	var err error
-	for range 3 { // a free port may be taken before the node binds it
+	err := tries(func() (err error) {
 		ports := freePorts(t, 3)
 		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
 		s.env = s.environment(ports, plugins)
@@ -57,14 +56,14 @@ func RabbitMQ(t testing.TB) *RabbitMQServer {
 		mapper := exec.Command(epmd)
 		mapper.Env = s.env
 		if s.epmd, err = start(mapper); err != nil {
-			break
+			return err
 		}
-		if err = s.start(); err == nil {
-			return s
-		}
+		return s.start()
+	})
+	if err != nil {
+		t.Fatalf("start rabbitmq-server: %v", err)
 	}
-	t.Fatalf("start rabbitmq-server: %v", err)
-	return nil
+	return s
 }
 
 // rabbitProgram is what stands behind Debian's wrapper, which becomes another
@@ -114,13 +113,9 @@ func (s *RabbitMQServer) stopEpmd() {
 func (s *RabbitMQServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	var err error
-	for range 3 { // the mapper may not yet have noticed that the old one is gone
-		if err = s.start(); err == nil {
-			return
-		}
+	if err := s.Launch(); err != nil {
+		s.t.Fatal(err)
 	}
-	s.t.Fatalf("restart rabbitmq-server: %v", err)
 }
 
 func (s *RabbitMQServer) start() error {
@@ -130,28 +125,12 @@ func (s *RabbitMQServer) start() error {
 	if err != nil {
 		return err
 	}
-	if err := s.ready(p); err != nil {
+	if err := p.await(bootTimeout, func() error { return greet(s.Addr) }); err != nil { // which it does last
 		p.killGroup()
-		return fmt.Errorf("%w; it printed:\n%s", err, p.out)
+		return err
 	}
 	s.process = p
 	return nil
-}
-
-// ready waits until the node greets a client, which it does last.
-func (s *RabbitMQServer) ready(p *process) error {
-	var last error
-	for deadline := time.Now().Add(bootTimeout); time.Now().Before(deadline); {
-		select {
-		case <-p.ended:
-			return fmt.Errorf("it has ended")
-		case <-time.After(50 * time.Millisecond):
-		}
-		if last = greet(s.Addr); last == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("not ready after %v: %w", bootTimeout, last)
 }
 
 // greet begins to speak AMQP 0-9-1 and waits for the first byte of an answer.

@@ -70,28 +70,12 @@ func (s *RedisServer) start() error {
 	if err != nil {
 		return err
 	}
-	if err := s.ready(p); err != nil {
+	if err := p.await(startTimeout, func() error { return pingRedis(s.Addr) }); err != nil { // its data is loaded
 		p.kill()
-		return fmt.Errorf("%w; it printed:\n%s", err, p.out)
+		return err
 	}
 	s.process = p
 	return nil
-}
-
-// ready waits until the server has loaded its data and answers a ping.
-func (s *RedisServer) ready(p *process) error {
-	var last error
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
-		select {
-		case <-p.ended:
-			return fmt.Errorf("it has ended")
-		case <-time.After(10 * time.Millisecond):
-		}
-		if last = pingRedis(s.Addr); last == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("not ready after %v: %w", startTimeout, last)
 }
 
 func pingRedis(addr string) error {

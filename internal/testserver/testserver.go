@@ -4,7 +4,6 @@
 package testserver
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,29 +53,8 @@ func checkout() string {
 	}
 }
 
-// freePorts returns loopback ports that are free for TCP and UDP. They are
-// free, not reserved: the caller starts again with others if one was taken.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	var ports []int
-	for len(ports) < n {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatalf("find a free port: %v", err)
-		}
-		defer tcp.Close() // held until all are found, so that they differ
-		udp, err := net.ListenPacket("udp", tcp.Addr().String())
-		if err != nil {
-			continue
-		}
-		defer udp.Close()
-		ports = append(ports, tcp.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
-}
-
-// tries starts a server, again when that fails: a port that was free may be
-// taken before it is bound.
+// tries starts a server, again when that fails: its port may linger, or be taken by
+// a program that is no test.
 func tries(start func() error) (err error) {
 	for range 5 {
 		if err = start(); err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 var (
@@ -177,7 +178,7 @@ func TestRawAnswers(t *testing.T) {
 
 func TestCallsThatCannotBeMade(t *testing.T) {
 	c := newClient(t, Options{})
-	dead := func(md map[string]string) *discovery.Node { return node(t, deadAddr(t), md) }
+	dead := func(md map[string]string) *discovery.Node { return node(t, testserver.DeadAddr(t), md) }
 	for _, tt := range []struct {
 		metadata map[string]string
 		call     Call

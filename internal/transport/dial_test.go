@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
@@ -29,9 +30,14 @@ func startTLS(t *testing.T, http2 bool, h http.HandlerFunc) (*httptest.Server, *
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of clients that do not trust it
 	s.StartTLS()
 	t.Cleanup(s.Close)
+	return s, trusting(s)
+}
+
+// trusting is the configuration of a client that trusts s.
+func trusting(s *httptest.Server) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	return s, &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 }
 
 func showProtocol(w http.ResponseWriter, r *http.Request) {
@@ -115,7 +121,7 @@ func TestTLSNodesAtOnce(t *testing.T) {
 
 func TestTLSToANodeWithout(t *testing.T) {
 	w := startWire(t, func(string, string) (string, bool) { return empty, true })
-	c := newClient(t, Options{})
+	c := newClient(t, Options{DialTimeout: time.Second})
 	if _, err := c.Do(t.Context(), discovery.Peer{Addr: w.addr, TLS: true}, get("/")); !NotSent(err) || !strings.Contains(err.Error(), "TLS handshake") {
 		t.Errorf("%v", err)
 	}

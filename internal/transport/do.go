@@ -68,9 +68,9 @@ func (c *Client) Forward(ctx context.Context, peer discovery.Peer, r *httpmsg.Re
 		}
 	}
 	mark := markOf(r)
-	for fresh := false; ; fresh = true {
+	for age := mark.age(r); ; age = 0 {
 		begun := time.Now()
-		conn, err := c.connect(ctx, p, fresh, f.HeadTimeout)
+		conn, err := c.connect(ctx, p, age, f.HeadTimeout)
 		if err != nil {
 			return nil, failed(ctx, peer.Addr, false, err)
 		}
@@ -81,7 +81,7 @@ func (c *Client) Forward(ctx context.Context, peer discovery.Peer, r *httpmsg.Re
 		}
 		_ = conn.Close() // the exchange has failed already
 		whole := mark.rewind(x)
-		if conn.used && x.unanswered && ctx.Err() == nil && whole && (!x.wrote || idempotent(r.Method)) {
+		if conn.kept() && x.unanswered && ctx.Err() == nil && whole && (!x.wrote || idempotent(r.Method)) {
 			continue // the node closed an idle connection just as we took it
 		}
 		if problem := x.sendProblem(); problem != nil && ctx.Err() == nil {
@@ -103,6 +103,14 @@ func markOf(r *httpmsg.Request) mark {
 		return mark{}
 	}
 	return mark{body, body.Size() - int64(body.Len())}
+}
+
+// age is for how long a connection may have been idle that r is sent on.
+func (m mark) age(r *httpmsg.Request) time.Duration {
+	if idempotent(r.Method) && (r.Length == 0 || m.body != nil) {
+		return idleTimeout // should it break, r can be sent again
+	}
+	return young
 }
 
 // rewind makes the request of an exchange that failed ready to be sent again. It
@@ -340,8 +348,8 @@ func (x *exchange) upgraded() error {
 	if !x.release() {
 		return x.ctx.Err()
 	}
-	x.tied = true // whoever reads from here on waits for as long as it takes
-	_ = x.conn.SetReadDeadline(time.Time{})
+	x.tied = true // whoever reads or writes from here on waits for as long as it takes
+	_ = x.conn.SetDeadline(time.Time{})
 	c := x.conn
 	x.response = httpmsg.Response{
 		Status: 101, Header: x.answer.Header, Body: noBody{},
@@ -395,6 +403,7 @@ func (b *answerBody) Close() error {
 	c := x.conn
 	if free && x.body.Ended() && !x.answer.Close && x.sender.finished() && len(c.in.Buffered()) == 0 {
 		x.ctx, x.request, x.forward = nil, nil, nil
+		c.used = true
 		c.pool.put(c)
 		return nil
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/internal/httpmsg"
 )
 
 // A connection is used again, however long it was quiet, and however long the
@@ -35,6 +37,36 @@ func TestConnectionsOutliveTheirDeadlines(t *testing.T) {
 	}
 }
 
+// The time for the head is no longer the connection's when the node has switched
+// protocols, however long it thought about that.
+func TestHeadTimeoutIsNotTheTunnels(t *testing.T) {
+	t.Parallel()
+	const limit = 2 * time.Second
+	addr := startNode(t, func(_ int, conn net.Conn, br *bufio.Reader) {
+		readHead(br)
+		time.Sleep(2 * untied)
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.Copy(conn, br)
+	})
+	c := newClient(t, Options{})
+	r := get("/")
+	r.Header = httpmsg.Header{{Name: "Connection", Value: "Upgrade"}, {Name: "Upgrade", Value: "echo"}}
+	begun := time.Now()
+	res, err := c.Forward(t.Context(), at(addr), r, &Forwarding{HeadTimeout: limit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Conn.Close()
+	time.Sleep(limit - time.Since(begun) + untied)
+	b := make([]byte, 1)
+	if _, err := res.Conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(res.Conn, b); err != nil || b[0] != 'x' {
+		t.Errorf("got %q, %v", b, err)
+	}
+}
+
 // A body that pauses for longer than the head may take is read to its end.
 func TestHeadTimeoutIsForTheHead(t *testing.T) {
 	end := make(chan bool)
@@ -47,7 +79,7 @@ func TestHeadTimeoutIsForTheHead(t *testing.T) {
 	})
 	c := newClient(t, Options{})
 	defer close(end)
-	f := &Forwarding{HeadTimeout: 2 * untied}
+	f := &Forwarding{HeadTimeout: time.Second}
 	begun := time.Now()
 	_, err := c.Forward(t.Context(), at(w.addr), get("/never"), f)
 	if node := nodeError(err); !errors.Is(err, context.DeadlineExceeded) || node == nil || !node.Sent || time.Since(begun) < f.HeadTimeout {
@@ -125,7 +157,7 @@ func TestRequestThatIsHeldUpIsSent(t *testing.T) {
 	w := startWire(t, func(string, string) (string, bool) { return "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true })
 	c := newClient(t, Options{})
 	roundTrip(t, c, w.addr, get("/")) // makes the connection
-	kept := c.pool(at(w.addr)).idle[0]
+	kept := idle(c, at(w.addr))[0]
 	for range 3 {
 		kept.until = time.Now().Add(untied) // what is set is not what is believed to be
 		if err := kept.SetReadDeadline(aLongTimeAgo); err != nil {

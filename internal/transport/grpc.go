@@ -167,11 +167,14 @@ func (c *Client) openGRPC(ctx context.Context, n *discovery.Node, call Call, m *
 }
 
 // grpcHeader makes the header of a request. Metadata whose name begins with
-// "grpc-" is gRPC's own.
+// "grpc-" is gRPC's own, and go-micro's servers want one x-content-type.
 func grpcHeader(ctx context.Context, call Call, m *grpcMethod) httpmsg.Header {
-	h := make(httpmsg.Header, 0, len(call.Header)+6)
+	h := make(httpmsg.Header, 0, len(call.Header)+7)
 	h.Add("te", "trailers")
 	h.Add("content-type", m.contentType)
+	if m.goMicro { // its versions before 2 look for it here alone
+		h.Add("x-content-type", m.contentType)
+	}
 	h.Add("grpc-accept-encoding", "identity")
 	told := call.Timeout
 	if deadline, ok := ctx.Deadline(); ok && told <= 0 {
@@ -186,7 +189,8 @@ func grpcHeader(ctx context.Context, call Call, m *grpcMethod) httpmsg.Header {
 	own := len(h)
 	h = appendMetadata(h, call.Header)
 	metadata := slices.DeleteFunc(h[own:], func(f httpmsg.Field) bool {
-		return len(f.Name) >= len("grpc-") && strings.EqualFold(f.Name[:len("grpc-")], "grpc-")
+		return len(f.Name) >= len("grpc-") && strings.EqualFold(f.Name[:len("grpc-")], "grpc-") ||
+			m.goMicro && strings.EqualFold(f.Name, "x-content-type")
 	})
 	return h[:own+len(metadata)]
 }

@@ -251,6 +251,26 @@ func TestGRPCTimeoutHeader(t *testing.T) {
 	}
 }
 
+// go-micro's servers are told the content type in their own field, too, and by
+// nobody else; others hear what the caller said.
+func TestGRPCContentTypeHeader(t *testing.T) {
+	call := Call{Header: httpmsg.Header{{Name: "X-Content-Type", Value: "theirs"}, {Name: "grpc-x", Value: "y"}, {Name: "A", Value: "b"}}}
+	for _, c := range []struct {
+		goMicro bool
+		want    string
+	}{{true, "[application/grpc+json]"}, {false, "[theirs]"}} {
+		var have []string
+		for _, f := range grpcHeader(t.Context(), call, &grpcMethod{contentType: "application/grpc+json", goMicro: c.goMicro}) {
+			if strings.EqualFold(f.Name, "x-content-type") {
+				have = append(have, f.Value)
+			}
+		}
+		if fmt.Sprint(have) != c.want {
+			t.Errorf("goMicro %v: %v, want %s", c.goMicro, have, c.want)
+		}
+	}
+}
+
 func BenchmarkCallGRPC(b *testing.B) {
 	s, c := startStandard(b, testserver.ReflectionV1), newClient(b, Options{})
 	b.ReportAllocs()

@@ -129,18 +129,25 @@ func (w *h2sender) end() {
 	}
 }
 
-// all returns a body that was read completely and kept.
+// all returns a body that was read completely and kept. One that is here is read
+// in a moment, which is waited for.
 func (w *h2sender) all() (body []byte, ok bool) {
 	if w == nil || w.done == nil {
 		return nil, false
 	}
+	moment := time.NewTimer(readMoment)
+	defer moment.Stop()
 	select {
 	case <-w.done:
 		return w.kept, w.ended
-	default:
+	case <-moment.C:
 		return nil, false // somebody waits for the client
 	}
 }
+
+// readMoment is how long a request that its node did not process waits for the rest
+// of its body, with which it can be sent again.
+const readMoment = 100 * time.Millisecond
 
 // keep keeps a piece of the body.
 func (w *h2sender) keep(p []byte, end bool) {

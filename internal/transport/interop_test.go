@@ -75,7 +75,7 @@ func (*Say) Slow(ctx context.Context, _ *Hello, _ *Greeting) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		return nil
 	}
 }
@@ -140,7 +140,7 @@ func forms(t *testing.T, f func(t *testing.T, c *Client, n *discovery.Node)) {
 
 func TestGoMicroResults(t *testing.T) {
 	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		got, err := c.Call(ctx, n, Call{Service: "go.micro.srv.greeter", Method: "Say.Hello", Body: []byte(`{ "name": "John" }`)})
 		if err != nil || string(got) != `{"text":"Hello John"}` {
@@ -165,7 +165,7 @@ func TestGoMicroResults(t *testing.T) {
 
 func TestGoMicroMetadata(t *testing.T) {
 	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		got, err := c.Call(ctx, n, Call{
 			Service: "go.micro.srv.greeter", Method: "Say.Hello", Body: []byte(`{"name":"meta"}`),
@@ -194,7 +194,7 @@ func TestGoMicroMetadata(t *testing.T) {
 
 func TestGoMicroErrors(t *testing.T) {
 	forms(t, func(t *testing.T, c *Client, n *discovery.Node) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		defer cancel()
 		for _, tt := range []struct {
 			name string

@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -14,9 +15,13 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// newClient returns a client that the test closes.
+// newClient returns a client that the test closes. It has time to connect: the
+// machine may be busy.
 func newClient(t testing.TB, o Options) *Client {
 	t.Helper()
+	if o.DialTimeout == 0 {
+		o.DialTimeout = 20 * time.Second
+	}
 	c := New(o)
 	t.Cleanup(c.Close)
 	return c

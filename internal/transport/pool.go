@@ -26,12 +26,13 @@ type pool struct {
 	h2 h2pool
 }
 
-// take returns an idle connection that the node has not closed, or nil.
-func (p *pool) take() *conn {
+// take returns a connection that is idle since a time, or for less long, and that
+// the node has not closed, or nil.
+func (p *pool) take(since time.Time) *conn {
 	for {
 		p.mu.Lock()
 		last := len(p.idle) - 1
-		if last < 0 {
+		if last < 0 || p.idle[last].idleSince.Before(since) {
 			p.mu.Unlock()
 			return nil
 		}
@@ -39,7 +40,7 @@ func (p *pool) take() *conn {
 		p.idle[last] = nil
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
-		if c.Silent() {
+		if c.silent() {
 			return c
 		}
 		_ = c.Close() // it was dead
@@ -49,7 +50,6 @@ func (p *pool) take() *conn {
 // put takes a connection back, or closes it.
 func (p *pool) put(c *conn) {
 	c.idleSince = time.Now()
-	c.used = true
 	p.mu.Lock()
 	p.used = c.idleSince
 	first := len(p.idle) == 0
@@ -73,7 +73,7 @@ func (p *pool) expire(before time.Time) (left bool) {
 	var old []*conn
 	p.mu.Lock()
 	p.idle = slices.DeleteFunc(p.idle, func(c *conn) bool {
-		if c.idleSince.After(before) && c.Silent() {
+		if c.idleSince.After(before) && c.silent() {
 			return false
 		}
 		old = append(old, c)
@@ -100,9 +100,17 @@ type conn struct {
 	x       exchange
 	trailer func() httpmsg.Header // of x's answer
 
-	used      bool // it has carried an exchange before
-	idleSince time.Time
+	used      bool      // it has carried an exchange before
+	idleSince time.Time // zero: it comes from no pool
 }
+
+// silent reports whether the node has not closed an idle connection, as far as is
+// known. Over TLS, what comes before the first answer is of the handshake still.
+func (c *conn) silent() bool { return !c.used || c.Silent() }
+
+// kept reports whether the connection was idle, so that its node may have closed it
+// just as it was taken.
+func (c *conn) kept() bool { return !c.idleSince.IsZero() }
 
 func newConn(p *pool, raw net.Conn) *conn {
 	c := &conn{Conn: netio.New(raw), pool: p, out: make([]byte, 0, 2<<10)}

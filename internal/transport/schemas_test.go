@@ -50,7 +50,7 @@ func TestSchemasAreAskedForOnce(t *testing.T) {
 
 func TestSchemaOfADeadNode(t *testing.T) {
 	s, c := startStandard(t, testserver.ReflectionV1), newClient(t, Options{})
-	dead := standardNode(t, deadAddr(t), "1")
+	dead := standardNode(t, testserver.DeadAddr(t), "1")
 	for range 3 {
 		if _, err := c.Call(within(t), dead, Call{Service: "x", Method: "TestService.UnaryCall"}); !NotSent(err) {
 			t.Errorf("a dead node: %v", err)

@@ -154,17 +154,6 @@ func node(t testing.TB, addr string, metadata map[string]string) *discovery.Node
 	return discovery.NewNode(registry.Node{ID: "n", Address: host, Port: p, Metadata: metadata}, "")
 }
 
-// deadAddr returns an address at which nobody listens.
-func deadAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // ok is an answer of status 200 with a length.
 func ok(contentType, body string) string {
 	return status(200, contentType, body)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/micro/sidecar/internal/complain"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -26,11 +27,16 @@ import (
 type Registry struct {
 	client    *api.Client
 	transport *http.Transport
+	pulse     *pulse
 	address   string
 	log       *slog.Logger
+	odd       *complain.Log
 	// writing holds a token while a registration is compared with what the
 	// agent has and written: two of one id must not both find it free.
 	writing chan struct{}
+	// watches holds a token for each query that watches one service.
+	watches chan struct{}
+	shared  *shared // the watch of all services
 }
 
 var (
@@ -59,13 +65,19 @@ func Open(u *url.URL, log *slog.Logger) (*Registry, error) {
 	if secure != nil {
 		transport.TLSClientConfig = secure
 	}
-	config.HttpClient.Transport = limited{next: transport, limit: maxAnswer}
+	pulse := &pulse{next: transport}
+	config.HttpClient.Transport = limited{next: pulse, limit: maxAnswer}
 	address := config.Address // NewClient takes the scheme off
 	client, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("open consul registry: %w", err)
 	}
-	return &Registry{client: client, transport: transport, address: address, log: log, writing: make(chan struct{}, 1)}, nil
+	r := &Registry{
+		client: client, transport: transport, pulse: pulse, address: address, log: log, odd: complain.New(log),
+		writing: make(chan struct{}, 1), watches: make(chan struct{}, maxWatches),
+	}
+	r.shared = &shared{registry: r, listeners: map[*listener]struct{}{}}
+	return r, nil
 }
 
 // Close drops idle connections. Calls in progress end by their contexts.

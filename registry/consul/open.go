@@ -86,9 +86,14 @@ func newTransport() *http.Transport {
 		TLSHandshakeTimeout:   5 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		MaxIdleConnsPerHost:   16,
+		MaxConnsPerHost:       maxConns,
 		IdleConnTimeout:       90 * time.Second,
 	}
 }
+
+// maxConns bounds what one sidecar takes of the 200 connections that an agent
+// grants to a machine: the watches, and as many for what is asked.
+const maxConns = 2 * maxWatches
 
 // maxAnswer bounds what one answer of an agent may make us hold.
 const maxAnswer = 64 << 20

@@ -18,6 +18,9 @@ const (
 	// minInterval is the least time between two queries, so that a service
 	// that changes all the time, or an agent that never blocks, costs little.
 	minInterval = 50 * time.Millisecond
+	// entryCost is added to it for each entry of the last answer: one with all
+	// the checks of a large cluster has many megabytes.
+	entryCost = 50 * time.Microsecond
 	// Pauses after failures double from the first to the last.
 	firstBackoff = 100 * time.Millisecond
 	lastBackoff  = 5 * time.Second
@@ -26,11 +29,18 @@ const (
 // poller keeps one blocking query going until its context ends, through
 // whatever happens to the agent.
 type poller struct {
-	log  *slog.Logger
-	what string // for the log
+	log   *slog.Logger
+	what  string // for the log
+	pulse *pulse
 	// ask sends the query and, if it succeeded, takes in the answer. fresh
 	// says that changes may have been missed since the last one.
-	ask func(ctx context.Context, q *api.QueryOptions, fresh bool) (*api.QueryMeta, error)
+	ask func(ctx context.Context, q *api.QueryOptions, fresh bool) (answer, error)
+}
+
+// answer is what matters of one to a poller.
+type answer struct {
+	index   uint64
+	entries int
 }
 
 // run returns the error of ctx, and no other.
@@ -38,13 +48,16 @@ func (p poller) run(ctx context.Context) error {
 	index, fresh, failing := uint64(0), true, false
 	backoff := firstBackoff
 	for {
-		begun := time.Now()
-		meta, err := p.once(ctx, index, fresh)
+		begun, era := time.Now(), p.pulse.now()
+		last, err := p.once(ctx, era, index, fresh)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		pause := minInterval - time.Since(begun)
+		pause := minInterval + time.Duration(last.entries)*entryCost - time.Since(begun)
 		switch {
+		case err != nil && era.Err() != nil: // nobody knows whether the query was alive
+			index, fresh = 0, true
+			pause = rand.N(spread)
 		case err != nil:
 			if !failing {
 				p.log.Warn("consul cannot be watched, trying again", "what", p.what, "error", err)
@@ -59,8 +72,8 @@ func (p poller) run(ctx context.Context) error {
 			}
 			// An index that went backwards is that of another history. One
 			// of 0 would not block. Both as Consul's documentation asks.
-			fresh = meta.LastIndex < index
-			if index = max(meta.LastIndex, 1); fresh {
+			fresh = last.index < index
+			if index = max(last.index, 1); fresh {
 				index = 0
 			}
 			failing, backoff = false, firstBackoff
@@ -71,8 +84,10 @@ func (p poller) run(ctx context.Context) error {
 	}
 }
 
-func (p poller) once(ctx context.Context, index uint64, fresh bool) (*api.QueryMeta, error) {
+// once gives the query up when the era ends.
+func (p poller) once(ctx, era context.Context, index uint64, fresh bool) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, waitTime+waitTime/16+waitMargin)
 	defer cancel()
+	defer context.AfterFunc(era, cancel)()
 	return p.ask(ctx, &api.QueryOptions{WaitIndex: index, WaitTime: waitTime}, fresh)
 }

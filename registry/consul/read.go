@@ -13,13 +13,14 @@ import (
 
 // Get implements [registry.Registry]. A node counts while none of its checks,
 // the Consul node's own included, is critical: the same as in go-micro and in
-// Consul's DNS. A node without checks counts, one without a port does not.
+// Consul's DNS. A node without checks counts, one without a port or with an
+// address that is none does not.
 func (r *Registry) Get(ctx context.Context, name string) ([]registry.Service, error) {
 	entries, _, err := r.entries(ctx, name, &api.QueryOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", name, err)
 	}
-	services := convert(name, entries)
+	services := r.convert(name, entries)
 	if len(services) == 0 {
 		return nil, fmt.Errorf("get %s: %w", name, registry.ErrNotFound)
 	}
@@ -96,7 +97,7 @@ func (r *Registry) entries(ctx context.Context, name string, q *api.QueryOptions
 
 // convert makes of entries what [Registry.Get] answers: nothing when there
 // are none. What was written last speaks for its version.
-func convert(name string, entries []*api.ServiceEntry) []registry.Service {
+func (r *Registry) convert(name string, entries []*api.ServiceEntry) []registry.Service {
 	services := []registry.Service{}
 	entries = slices.DeleteFunc(slices.Clone(entries), expired)
 	if len(entries) == 0 {
@@ -107,16 +108,21 @@ func convert(name string, entries []*api.ServiceEntry) []registry.Service {
 	})
 	ids := nodeIDs(name, entries)
 	for _, e := range entries {
-		if !usable(e) {
+		if critical(e) {
 			continue
 		}
 		told := decodeTags(e.Service.Tags)
+		n := node(ids[e], e, told)
+		if err := registry.CheckNode(n); err != nil {
+			r.odd.Warn("registry: a node that cannot be reached is passed over", "service", fmt.Sprintf("%.200q", name), "node", fmt.Sprintf("%.200q", n.ID), "error", err)
+			continue
+		}
 		i := slices.IndexFunc(services, func(s registry.Service) bool { return s.Version == told.version })
 		if i < 0 {
 			i = len(services)
 			services = append(services, registry.Service{Name: name, Version: told.version, Metadata: told.service, Endpoints: told.endpoints})
 		}
-		services[i].Nodes = append(services[i].Nodes, node(ids[e], e, told))
+		services[i].Nodes = append(services[i].Nodes, n)
 	}
 	if len(services) == 0 {
 		return []registry.Service{{Name: name}} // known, but nobody is well
@@ -168,11 +174,6 @@ func expired(e *api.ServiceEntry) bool {
 
 func expiredCheck(c *api.HealthCheck) bool {
 	return c.Type == "ttl" && c.Status == api.HealthCritical
-}
-
-func usable(e *api.ServiceEntry) bool {
-	reachable := e.Service.Port >= 1 && e.Service.Port <= 65535 || e.Service.SocketPath != ""
-	return reachable && !critical(e)
 }
 
 func critical(e *api.ServiceEntry) bool {

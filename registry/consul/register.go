@@ -214,20 +214,19 @@ func withoutQuery(err error) error {
 	return err
 }
 
-// filter selects the plain ids, in any case, and the encoded ones. For many
-// nodes it is cheaper to have the agent send all.
+// maxFilter bounds a filter, in bytes: it is a part of the head of a request.
+const maxFilter = 16 << 10
+
+// filter selects the plain ids, in any case, and the encoded ones; where that
+// is too long to be asked, it is empty, and the agent sends all it has.
 func filter(s registry.Service) string {
-	const few = 8
-	if len(s.Nodes) > few {
-		return ""
-	}
-	var choices []string
+	choices, size := make([]string, 0, 2*len(s.Nodes)), 0
 	for _, n := range s.Nodes {
-		if len(n.ID) <= 256 {
-			choices = append(choices, quoteRegexp(n.ID), encodeID(s.Name, n.ID))
-		} else {
+		plain, encoded := quoteRegexp(n.ID), encodeID(s.Name, n.ID)
+		if size += len(plain) + len(encoded) + 2; size > maxFilter {
 			return ""
 		}
+		choices = append(choices, plain, encoded)
 	}
 	return "ID matches `(?i)^(" + strings.Join(choices, "|") + ")$`"
 }

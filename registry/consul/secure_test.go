@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/micro/sidecar/internal/complain"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry"
@@ -70,10 +73,13 @@ func TestSecureAgent(t *testing.T) {
 func TestNonsenseOfOthers(t *testing.T) {
 	s := testserver.Consul(t)
 	r := open(t, s)
-	tags := make([]string, 20_000)
+	var out testserver.Output
+	r.odd = complain.New(slog.New(slog.NewTextHandler(&out, nil)))
+	tags := make([]string, 50_000) // a million, too, but that keeps the agent busy for half a minute
 	for i := range tags {
 		tags[i] = fmt.Sprint("t", i)
 	}
+	large := strings.Repeat("x", 5<<20)
 	for id, body := range map[string]map[string]any{
 		"p0":    {"Port": 0},
 		"p7":    {"Port": 70000},
@@ -81,6 +87,10 @@ func TestNonsenseOfOthers(t *testing.T) {
 		"tags":  {"Port": 80, "Tags": append(tags, "t", "e", "v", "", "t-", "e-zz", "traefik.enable=true")},
 		"meta":  {"Port": 81, "Meta": map[string]string{"a": "b"}},
 		"a/b c": {"Port": 82},
+		"large": {"Port": 83, "Tags": []string{large, "t-" + large, "v=" + large}},
+		"blank": {"Port": 84, "Address": "a b"},
+		"url":   {"Port": 85, "Address": "http://127.0.0.1"},
+		"path":  {"SocketPath": "relative"},
 	} {
 		body["ID"], body["Name"] = id, "odd"
 		if _, err := r.client.Raw().Write("/v1/agent/service/register", body, nil, nil); err != nil {
@@ -89,6 +99,12 @@ func TestNonsenseOfOthers(t *testing.T) {
 	}
 	ours := greeter("odd", "ours", 1)
 	register(t, r, ours, time.Minute)
+	if _, err := r.Get(t.Context(), "odd"); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := r.List(t.Context()); err != nil || !slices.Equal(names, []string{"odd"}) {
+		t.Errorf("List: %q, %v", names, err)
+	}
 	have, err := r.Get(t.Context(), "odd")
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +115,10 @@ func TestNonsenseOfOthers(t *testing.T) {
 			found[n.ID] = n
 		}
 	}
-	if len(found) != 4 || found["ours"].Port != 1 || found["tags"].Port != 80 || found["meta"].Metadata["a"] != "b" || found["a/b c"].Port != 82 {
+	if len(found) != 5 || found["large"].Port != 83 || found["ours"].Port != 1 || found["tags"].Port != 80 || found["meta"].Metadata["a"] != "b" || found["a/b c"].Port != 82 {
 		t.Errorf("nodes: %+v", found)
+	}
+	if n := strings.Count(out.String(), "passed over"); n != 1 {
+		t.Errorf("%d lines of log:\n%.1000s", n, out.String())
 	}
 }

@@ -17,14 +17,19 @@ import (
 	"github.com/micro/sidecar/registry"
 )
 
-const (
-	// pageSize is how many keys are asked for at once. A page that is larger
-	// than maxAnswer, because somebody has written large values, is asked for
-	// again as pages of smallPage, which cannot be: etcd takes no larger value
-	// than maxRequest unless it is told to.
-	pageSize  = 1000
-	smallPage = maxAnswer/maxRequest - 1
-)
+// pageSize is how many keys are asked for at once.
+const pageSize = 1000
+
+// sizes are the pages that are asked for, each where the one before is larger
+// than maxAnswer because somebody has written large values. The second cannot
+// be, unless etcd was told to take more than maxRequest; the last holds a key
+// alone, whose value is then as good as none.
+var sizes = [][]clientv3.OpOption{
+	{clientv3.WithLimit(pageSize)},
+	{clientv3.WithLimit(maxAnswer/maxRequest - 1)},
+	{clientv3.WithLimit(1)},
+	{clientv3.WithLimit(1), clientv3.WithKeysOnly()},
+}
 
 // Get implements [registry.Registry]. It reads the keys of that service alone.
 func (r *Registry) Get(ctx context.Context, name string) ([]registry.Service, error) {
@@ -78,12 +83,12 @@ func (r *Registry) read(ctx context.Context, dir string, each func(at string, kv
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	from, end := r.prefix+dir, clientv3.GetPrefixRangeEnd(r.prefix+dir)
-	page, revision := int64(pageSize), int64(0)
+	size, revision := 0, int64(0)
 	for {
-		answer, err := r.client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(page), clientv3.WithRev(revision))
+		answer, err := r.client.Get(ctx, from, append(sizes[size], clientv3.WithRange(end), clientv3.WithRev(revision))...)
 		switch {
-		case status.Code(err) == codes.ResourceExhausted && page > smallPage:
-			page = smallPage
+		case status.Code(err) == codes.ResourceExhausted && size < len(sizes)-1:
+			size++
 			continue
 		case errors.Is(err, rpctypes.ErrCompacted):
 			return fmt.Errorf("there are too many changes to read all of it: %w", err)
@@ -96,6 +101,10 @@ func (r *Registry) read(ctx context.Context, dir string, each func(at string, kv
 		if !answer.More || len(answer.Kvs) == 0 {
 			return nil
 		}
-		from, revision = string(answer.Kvs[len(answer.Kvs)-1].Key)+"\x00", answer.Header.Revision
+		from = string(answer.Kvs[len(answer.Kvs)-1].Key) + "\x00"
+		if revision == 0 {
+			revision = answer.Header.Revision
+		}
+		size = min(size, 1) // what was larger still is behind us
 	}
 }

@@ -125,7 +125,11 @@ func pod(name, address string, ready bool) obj {
 
 var http8080 = []obj{{"name": "http", "port": 8080}}
 
-// TestAPIServer goes through the life of services on a real API server.
+// TestAPIServer goes through the life of services on a real API server. It is
+// in place of registrytest, which writes services of any name, with metadata and
+// versions a node: the driver cannot write, and no API server holds those. What
+// the suite asks of who reads is asked here, and what keeps the services, package
+// picture, passes it with the drivers for mdns and static files.
 func TestAPIServer(t *testing.T) {
 	server := testserver.Kubernetes(t)
 	c := cluster{server, "shop"}
@@ -163,6 +167,15 @@ func TestAPIServer(t *testing.T) {
 	c.Do("DELETE", c.services()+"/two", nil)
 	await(t, r, "go.micro.srv.both", "one: one.p=10.1.1.1:8080map[]")
 	await(t, r, "two", "not found")
+
+	// Annotations that make no sense cost their own service its nodes.
+	c.Do("POST", c.services(), c.service("odd", obj{"micro.dev/service-name": "a/b c", "micro.dev/port": "70000"}))
+	c.Do("POST", c.slices(), c.slice("odd", "odd", "IPv4", http8080, pod("p", "10.1.2.1", true)))
+	c.Do("POST", c.slices(), c.slice("orphan", "nosuch", "IPv4", http8080, pod("p", "10.1.2.2", true)))
+	await(t, r, "a/b c", ":")
+	c.Do("DELETE", c.services()+"/odd", nil)
+	await(t, r, "a/b c", "not found")
+	testReading(t, r)
 
 	// Another namespace is seen by who asked for all.
 	other := cluster{server, "default"}
@@ -212,6 +225,38 @@ func TestAPIServer(t *testing.T) {
 	}
 	await(t, stranger, "greeter", ":")
 	fromFile(t, server)
+}
+
+// testReading asks what registrytest asks of who reads.
+func testReading(t *testing.T, r registry.Registry) {
+	t.Helper()
+	for _, name := range []string{"nosuch", "", "a/b", "Greeter"} {
+		if _, err := r.Get(t.Context(), name); !errors.Is(err, registry.ErrNotFound) {
+			t.Errorf("Get(%q): %v", name, err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Watch(ended, func(registry.Event) {}); !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch that is over: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	live, over := make(chan struct{}), make(chan error, 1)
+	go func() {
+		first := sync.OnceFunc(func() { close(live) })
+		over <- r.Watch(ctx, func(e registry.Event) {
+			if e.Name != "" {
+				t.Errorf("a watch without changes told of %q", e.Name)
+			}
+			first()
+		})
+	}()
+	<-live
+	cancel()
+	if err := <-over; !errors.Is(err, context.Canceled) {
+		t.Errorf("Watch: %v", err)
+	}
 }
 
 // fromFile finds the server through a kubeconfig file.

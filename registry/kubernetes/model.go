@@ -210,11 +210,14 @@ func (m *model) nodes(s *service) []registry.Node {
 			continue
 		}
 		for _, e := range part.Endpoints {
-			if len(e.Addresses) == 0 || e.Addresses[0] == "" || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+			if len(e.Addresses) == 0 || e.Conditions.Ready != nil && !*e.Conditions.Ready {
 				continue
 			}
 			n := registry.Node{Address: e.Addresses[0], Port: p.Port, Metadata: metadata(s, p, e)}
 			n.ID = net.JoinHostPort(n.Address, strconv.Itoa(n.Port))
+			if registry.CheckNode(n) != nil { // an API server lets nobody write that
+				continue
+			}
 			if e.TargetRef != nil && e.TargetRef.Name != "" {
 				n.ID = e.TargetRef.Name
 			}

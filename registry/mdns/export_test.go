@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/micro/sidecar/registry"
 )
 
 // EncodeText is a node's text.
@@ -40,7 +42,7 @@ func FuzzHear(f *testing.F) {
 			return
 		}
 		for name, e := range hear(m, "micro.").nodes {
-			if e.service.Name == "" || e.node().ID == "" || e.ttl > 0 && check(e.node()) != nil {
+			if e.service.Name == "" || e.node().ID == "" || e.ttl > 0 && registry.CheckNode(e.node()) != nil {
 				t.Errorf("%q: %+v", name, e)
 			}
 		}

@@ -264,7 +264,7 @@ func (p *parts) entry(name, domain string, addr netip.Addr) (*entry, error) {
 	}
 	ttl := time.Duration(min(p.srv.Hdr.Ttl, p.txt.Hdr.Ttl, uint32(maxTTL/time.Second))) * time.Second
 	if ttl > 0 {
-		if err := check(node); err != nil {
+		if err := registry.CheckNode(node); err != nil {
 			return nil, err
 		}
 	}
@@ -272,17 +272,4 @@ func (p *parts) entry(name, domain string, addr netip.Addr) (*entry, error) {
 		service: registry.Service{Name: t.Service, Version: t.Version, Metadata: t.ServiceMetadata, Endpoints: t.Endpoints, Nodes: []registry.Node{node}},
 		ttl:     ttl, size: size + 2*len(name) + 512,
 	}, nil
-}
-
-// check refuses what cannot be called.
-func check(n registry.Node) error {
-	switch {
-	case strings.HasPrefix(n.Address, registry.UnixPrefix):
-		return registry.CheckUnix(n.Address)
-	case n.Address == "":
-		return errors.New("it has no address")
-	case n.Port == 0:
-		return errors.New("it has no port")
-	}
-	return nil
 }

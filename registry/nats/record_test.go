@@ -26,11 +26,11 @@ func FuzzDecode(f *testing.F) {
 		if key(s.Name, s.Nodes[0].ID) != at || len(s.Nodes) != 1 {
 			t.Fatalf("decode(%q, %q) = %+v", at, data, s)
 		}
-		again, err := encode(s, s.Nodes[0], e.deadline)
+		again, err := encode(s, s.Nodes[0], e.written)
 		if err != nil {
 			return // grown over the limit
 		}
-		if back, err := decode(at, again); err != nil || !back.deadline.Equal(e.deadline) {
+		if back, err := decode(at, again); err != nil || !back.written.Equal(e.written) {
 			t.Fatalf("decode again: %+v, %v", back, err)
 		}
 	})

@@ -3,7 +3,8 @@
 // server with JetStream. It owns the bucket's layout, not the connection.
 //
 // Deadlines are absolute times, so the clocks of the machines that share a
-// server must agree to well within a registration's TTL.
+// server must agree to well within a registration's TTL. That a clock is set
+// does no harm to what is watched, see clock.go.
 package nats
 
 import (
@@ -43,6 +44,9 @@ type Options struct {
 	// Replicas is how many servers of a cluster keep a bucket that is created
 	// here; 0 is one.
 	Replicas int
+	// Full, when set, is asked before something is written and says why there
+	// is no room for it.
+	Full func() error
 	// Log is told of entries that make no sense; nil is [slog.Default].
 	Log *slog.Logger
 }
@@ -53,9 +57,11 @@ type Registry struct {
 	link     *link.Link
 	bucket   string
 	replicas int
+	full     func() error // or nil
 	store    atomic.Pointer[store]
 	seen     atomic.Uint64 // the latest revision that was written or read here
 	odd      *complain.Log
+	lives    lifetimes
 }
 
 // store is the bucket as it was found.
@@ -81,7 +87,7 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats registry: %w", err)
 	}
-	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, replicas: o.Replicas, odd: complain.New(o.Log)}
+	r := &Registry{js: js, link: link.New(conn), bucket: o.Bucket, replicas: o.Replicas, full: o.Full, odd: complain.New(o.Log)}
 	if _, err := link.Again(ctx, r.link, r.open); err != nil {
 		r.link.Close()
 		return nil, fmt.Errorf("nats registry: %w", err)
@@ -209,6 +215,11 @@ func (r *Registry) put(ctx context.Context, b *store, m gonats.Msg, ttl time.Dur
 // publish stores one message; unlike the bucket's own methods it can give any
 // a TTL, and knows the revision. The server counts seconds.
 func (r *Registry) publish(ctx context.Context, b *store, m *gonats.Msg, ttl time.Duration) error {
+	if r.full != nil {
+		if err := r.full(); err != nil {
+			return err
+		}
+	}
 	options := []jetstream.PublishOpt{jetstream.WithRetryAttempts(1)}
 	if ttl > 0 && b.expires {
 		options = append(options, jetstream.WithMsgTTL((ttl + time.Second - 1).Truncate(time.Second)))
@@ -256,9 +267,7 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 	}
 	_, err := call(ctx, r, func(ctx context.Context, b *store) (struct{}, error) {
 		for _, k := range keys {
-			m := gonats.Msg{Subject: "$KV." + r.bucket + "." + k}
-			m.Header = gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}}
-			if err := r.publish(ctx, b, &m, markerTTL); err != nil {
+			if err := r.publish(ctx, b, purge(r.bucket, k), markerTTL); err != nil {
 				return struct{}{}, err
 			}
 		}
@@ -268,6 +277,14 @@ func (r *Registry) Deregister(ctx context.Context, s registry.Service) error {
 		return fmt.Errorf("deregister %s: %w", s.Name, err)
 	}
 	return nil
+}
+
+// purge is the message that removes a key.
+func purge(bucket, key string) *gonats.Msg {
+	return &gonats.Msg{
+		Subject: "$KV." + bucket + "." + key,
+		Header:  gonats.Header{"KV-Operation": {"PURGE"}, jetstream.MsgRollup: {jetstream.MsgRollupSubject}},
+	}
 }
 
 // Get implements [registry.Registry]. It reads the keys of that service alone.

@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -40,7 +41,12 @@ func openEngine(t testing.TB, dir string) *engine.Engine {
 
 func openRegistry(t testing.TB, e *engine.Engine) *nats.Registry {
 	t.Helper()
-	r, err := nats.New(bounded(t, 10*time.Second), e.RegistryConn(), nats.Options{})
+	return openLogged(t, e, slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+func openLogged(t testing.TB, e *engine.Engine, log *slog.Logger) *nats.Registry {
+	t.Helper()
+	r, err := nats.New(bounded(t, 30*time.Second), e.RegistryConn(), nats.Options{Log: log})
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}

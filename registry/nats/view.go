@@ -15,7 +15,8 @@ import (
 type entry struct {
 	key      string
 	revision uint64
-	deadline time.Time        // zero: none
+	written  time.Time        // the deadline as a time of day, as it is in the value
+	deadline time.Time        // the same, on a clock that nobody sets; zero: none
 	service  registry.Service // with this one node
 	index    int              // in deadlines
 }
@@ -99,13 +100,14 @@ func (v *view) remove(key string) string {
 	return name
 }
 
-// expire drops what is past its deadline and returns the names of its services.
-func (v *view) expire(now time.Time) map[string]struct{} {
-	names := make(map[string]struct{})
+// expire drops what is past its deadline and returns it.
+func (v *view) expire(now time.Time) (over []*entry) {
 	for len(v.due) > 0 && v.due[0].expired(now) {
-		names[v.remove(v.due[0].key)] = struct{}{}
+		e := v.due[0]
+		v.remove(e.key)
+		over = append(over, e)
 	}
-	return names
+	return over
 }
 
 // event returns what is to be reported about a service; false when nothing but
@@ -121,8 +123,7 @@ func (v *view) event(name string, now time.Time) (registry.Event, bool) {
 	return registry.Event{Name: name, Services: group(slices.Collect(maps.Values(v.services[name])), now)}, true
 }
 
-// next returns how long until the next deadline, at most an hour: the clock
-// that deadlines are kept by may be set.
+// next returns how long until the next deadline, at most an hour.
 func (v *view) next(now time.Time) time.Duration {
 	if len(v.due) == 0 {
 		return time.Hour

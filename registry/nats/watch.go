@@ -57,6 +57,7 @@ func (r *Registry) watch(ctx context.Context, lost <-chan struct{}, changed func
 	if err := load(begin, w, lost, func(kv jetstream.KeyValueEntry) { v.apply(r, kv) }); err != nil {
 		return err
 	}
+	r.lives.keep(v.byKey)
 	now := time.Now()
 	v.expire(now)
 	for name := range v.services {
@@ -84,12 +85,15 @@ func (r *Registry) follow(ctx context.Context, v *view, w jetstream.KeyWatcher, 
 			if !ok {
 				return errWatchEnded
 			}
-			if kv != nil {
+			if kv != nil && !r.restored(ctx, v, kv) {
 				report(v.apply(r, kv))
 			}
 		case <-expiry.C:
-			for name := range v.expire(time.Now()) {
-				report(name)
+			for _, e := range v.expire(time.Now()) {
+				report(e.service.Name)
+				if e.overdue(time.Now()) {
+					r.repaired(r.retire(ctx, r.store.Load(), e))
+				}
 			}
 		case <-check.C:
 			if err := r.same(ctx, watched); err != nil {
@@ -109,9 +113,30 @@ func (r *Registry) follow(ctx context.Context, v *view, w jetstream.KeyWatcher, 
 func (v *view) apply(r *Registry, kv jetstream.KeyValueEntry) string {
 	r.saw(kv.Revision())
 	if e := r.decode(kv); e != nil {
+		r.lives.learn(e)
 		return v.put(e)
 	}
+	r.lives.forget(kv.Key())
 	return v.remove(kv.Key())
+}
+
+// restored reports whether a removal is none: the server collected an entry too
+// early, and it was put back. That is then told like any registration.
+func (r *Registry) restored(ctx context.Context, v *view, kv jetstream.KeyValueEntry) bool {
+	e := v.byKey[kv.Key()]
+	if e == nil || kv.Operation() == jetstream.KeyValuePut || !e.early(time.Now()) {
+		return false
+	}
+	ok, err := r.restore(ctx, r.store.Load(), e)
+	r.repaired(err)
+	return ok && err == nil
+}
+
+// repaired tells of a repair that failed: nobody else is waiting for it.
+func (r *Registry) repaired(err error) {
+	if err != nil {
+		r.odd.Warn("registry: after a clock was set", "error", err)
+	}
 }
 
 // same returns an error when the bucket was removed or replaced. A server that

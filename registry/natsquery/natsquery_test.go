@@ -52,7 +52,7 @@ func theirs(t *testing.T, s *testserver.NATSServer) micro.Registry {
 		select {
 		case c := <-conn:
 			c.Close()
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Error("go-micro has not connected")
 		}
 	})

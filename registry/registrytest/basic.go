@@ -156,7 +156,7 @@ func testCancelledContext(t *testing.T, s *suite) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s with a cancelled context: %v, want context.Canceled", name, err)
 		}
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > 10*time.Second {
 			t.Errorf("%s with a cancelled context took %v", name, took)
 		}
 	}

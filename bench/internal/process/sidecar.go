@@ -37,8 +37,12 @@ type Sidecar struct {
 	client *http.Client
 }
 
-// Build compiles micro into dir and returns its path.
-func Build(ctx context.Context, dir string) (string, error) {
+// Binary returns the path of micro: the one that was given, else of one that is
+// compiled into dir.
+func Binary(ctx context.Context, given, dir string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
 	path := filepath.Join(dir, "micro")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "github.com/micro/sidecar/cmd/micro")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -1,6 +1,11 @@
--- ARGV: queue, member, how many at most. Returns false when there is no such
--- queue, else {ms until the next message is due or -1, ack wait in ms, then
--- for each message: id, delivery, attempt, message}.
+-- ARGV: queue, member, how many at most, 1 when the answer to the call before
+-- got lost, the number of the call unless that takes nothing, how many bytes at
+-- most or -1, 1 when the member holds nothing: then a single message may be
+-- larger. Returns false
+-- when there is no such queue, else {ms until there may be a message to take or
+-- -1, ack wait in ms, whether the member has the turn of an ordered queue as 0
+-- or 1 and -1 for other queues, then for each message: id, delivery, attempt,
+-- message}.
 local q, member, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not queue_exists(q) then
 	return false
@@ -11,7 +16,53 @@ redis.call('ZADD', P .. 'members:' .. q, t, member)
 redis.call('HSET', key, 'seen', t)
 local options = redis.call('HMGET', key, 'next', 'ack_wait', 'max')
 local next, wait, max = options[1], tonumber(options[2]), tonumber(options[3])
-local out = {-1, wait}
+local out = {-1, wait, -1}
+
+-- One member of an ordered queue has the turn. A member that begins, or does
+-- not know what it was given, waits until all that is given out is due again:
+-- nothing may overtake it. What has a longer delay is not waited for.
+if max > 0 then
+	local turn = redis.call('HMGET', key, 'turn', 'turn_until', 'settle_by', 'turn_call')
+	local taken, settle = tonumber(turn[2] or 0), tonumber(turn[3] or 0)
+	out[3] = 0
+	if turn[1] ~= member then
+		if room == 0 or turn[1] and taken > t then
+			out[1] = math.max(0, taken - t)
+			return out
+		end
+		settle = t + wait + 1000
+	elseif room > 0 and tonumber(ARGV[5]) <= tonumber(turn[4]) then
+		return out -- it was on its way for too long: nobody waits for the answer
+	elseif ARGV[4] == '1' then
+		settle = t + wait + 1000
+	end
+	if room > 0 then
+		redis.call('HSET', key, 'turn_call', ARGV[5])
+	end
+	out[3] = 1
+	redis.call('HSET', key, 'turn', member, 'turn_until', t + math.min(math.max(wait, 2000), 10000))
+	if settle > 0 then
+		local last = redis.call('ZREVRANGE', due, 0, 0, 'WITHSCORES')
+		if #last > 0 and tonumber(last[2]) > t and t < settle then
+			redis.call('HSET', key, 'settle_by', settle)
+			out[1] = math.max(1, math.ceil(math.min(tonumber(last[2]), settle) - t))
+			return out
+		end
+		redis.call('HSET', key, 'settle_by', 0)
+	end
+end
+
+local left, empty, full = tonumber(ARGV[6]), ARGV[7] == '1', false
+
+-- fits notes that a message is given, or that there is no room for its bytes.
+local function fits(entry)
+	local size = #entry[2][2]
+	full = left >= 0 and size > left and not empty
+	if not full and left >= 0 then
+		left, empty = math.max(0, left - size), false
+	end
+	return not full
+end
 
 local function give(id, delivery, attempt, entry)
 	hold(q, id, delivery, attempt)
@@ -24,10 +75,22 @@ local function give(id, delivery, attempt, entry)
 end
 
 -- What was given back, or not acknowledged in time.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, room)) do
+local back
+if max > 0 then
+	back = redis.call('ZRANGEBYSCORE', due, '-inf', t)
+	table.sort(back, function(a, b) return after(b, a) end)
+else
+	back = redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, room)
+end
+for _, id in ipairs(back) do
+	if room == 0 or full then
+		break
+	end
 	local entry = redis.call('XRANGE', log, id, id)[1]
 	local delivery, attempt = holding(q, id)
-	if entry and delivery then
+	if entry and delivery and not fits(entry) then
+		break
+	elseif entry and delivery then
 		give(id, delivery + 1, attempt + 1, entry)
 	else -- somebody has taken it out of the log
 		release(q, id)
@@ -35,10 +98,13 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', t, 'LIMIT', 0, room
 end
 
 -- What is new, as long as not too many are given out.
-while room > 0 do
+while room > 0 and not full do
 	local n = room
 	if max > 0 then
 		n = math.min(n, max - redis.call('ZCARD', due))
+	end
+	if left >= 0 then
+		n = math.min(n, 16) -- they may be large
 	end
 	local entries = {}
 	if n > 0 then
@@ -48,9 +114,15 @@ while room > 0 do
 		break
 	end
 	for _, entry in ipairs(entries) do
+		local skipped = redis.call('SISMEMBER', P .. 'skip:' .. q, entry[1]) == 1
+		if not skipped and not fits(entry) then
+			break
+		end
 		next = entry[1]
 		redis.call('HINCRBY', key, 'read', 1)
-		if redis.call('SREM', P .. 'skip:' .. q, next) == 0 then
+		if skipped then
+			redis.call('SREM', P .. 'skip:' .. q, next)
+		else
 			give(next, 1, 1, entry)
 		end
 	end
