@@ -80,12 +80,12 @@ func (c *Config) finishSelector(given map[string]origin, d sidecar.Drivers) erro
 
 // finishSidecar is finish for what only the command sidecar needs.
 func (c *Config) finishSidecar(given map[string]origin) error {
-	return errors.Join(c.finishRunning(given), c.finishTLS(given), c.finishAuth(given), c.finishSubscriptions(given))
+	return errors.Join(c.finishRunning(given), c.finishTLS(given), c.finishAuth(given))
 }
 
 // finishRunning is finishSidecar for what can change while it runs.
 func (c *Config) finishRunning(given map[string]origin) error {
-	if err := errors.Join(c.finishApp(given), c.finishTimes(given)); err != nil {
+	if err := errors.Join(c.finishApp(given), c.finishTimes(given), c.finishSubscriptions(given)); err != nil {
 		return err
 	}
 	return c.finishApps()

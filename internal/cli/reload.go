@@ -22,13 +22,13 @@ const pollInterval = time.Second
 type reloader struct {
 	i       *invocation
 	log     *slog.Logger
-	changes chan sidecar.Config
+	changes chan sidecar.Change
 	asked   chan struct{}         // holds one request
 	apps    []sidecar.Application // of the file, as they run
 }
 
 func newReloader(i *invocation, log *slog.Logger) *reloader {
-	return &reloader{i: i, log: log, changes: make(chan sidecar.Config), asked: make(chan struct{}, 1), apps: i.cfg.Sidecar.Applications}
+	return &reloader{i: i, log: log, changes: make(chan sidecar.Change), asked: make(chan struct{}, 1), apps: i.cfg.Sidecar.Applications}
 }
 
 // possible reports whether there is something to read again.
@@ -42,11 +42,8 @@ func (r *reloader) ask() {
 	}
 }
 
-// watch follows the file until stop is called.
+// watch follows the file, if there is one, until stop is called.
 func (r *reloader) watch() (stop func()) {
-	if !r.possible() {
-		return func() {}
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	last := r.content()
@@ -63,7 +60,7 @@ func (r *reloader) watch() (stop func()) {
 			case <-ticker.C:
 				// A file that is away for a moment is being replaced.
 				now := r.content()
-				if now == nil || bytes.Equal(now, last) {
+				if !r.possible() || now == nil || bytes.Equal(now, last) {
 					continue
 				}
 				last = now
@@ -74,7 +71,7 @@ func (r *reloader) watch() (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// content returns what the file holds, nil when it cannot be read.
+// content returns what the file holds, nil when it cannot be read or is none.
 func (r *reloader) content() []byte {
 	f, err := os.Open(r.i.cfg.File)
 	if err != nil {
@@ -88,11 +85,17 @@ func (r *reloader) content() []byte {
 	return data
 }
 
-// reload reads all settings again. A mistake changes nothing.
+// reload reads all settings again, if there is a file. A mistake changes nothing.
+// The sidecar is told in any case: somebody may wait for it to have been done.
 func (r *reloader) reload(ctx context.Context) {
+	if !r.possible() {
+		r.change(ctx, sidecar.Change{})
+		return
+	}
 	cfg, restart, err := r.load()
 	if err != nil {
 		r.log.Error("the configuration was not reloaded and stays as it was", "error", oneLine(err.Error()))
+		r.change(ctx, sidecar.Change{Err: err})
 		return
 	}
 	if len(restart) > 0 {
@@ -103,8 +106,13 @@ func (r *reloader) reload(ctx context.Context) {
 	} else {
 		r.i.level.Set(slog.LevelInfo)
 	}
+	r.change(ctx, sidecar.Change{Config: &cfg.Sidecar})
+}
+
+// change hands a change to the sidecar, unless that is stopping.
+func (r *reloader) change(ctx context.Context, c sidecar.Change) {
 	select {
-	case r.changes <- cfg.Sidecar:
+	case r.changes <- c:
 	case <-ctx.Done():
 	}
 }

@@ -54,12 +54,15 @@ func acmeSettings() []*setting {
 			set: one(parseName, func(c *Config) *string { return &c.acme.cache }),
 		},
 		{
-			name: "acme_http_address", group: groupSidecar, value: "ADDRESS", def: ":80",
+			name: "acme_http_address", group: groupSidecar, value: "ADDRESS", def: defaultACMEHTTP,
 			help: "where challenges are answered without TLS and all else is redirected",
 			set:  one(parseListenTCP, func(c *Config) *string { return &c.acme.http }),
 		},
 	}
 }
+
+// defaultACMEHTTP is where HTTP-01 is answered.
+const defaultACMEHTTP = ":80"
 
 // parseACMEHosts takes names that certificates can be issued for.
 func parseACMEHosts(items []string) ([]string, error) {
@@ -99,7 +102,8 @@ func (c *Config) finishACME(given map[string]origin, dataDir string) error {
 	a := &c.acme
 	if !a.enable {
 		for _, name := range []string{"acme_hosts", "acme_ca", "acme_ca_root", "acme_email", "acme_cache", "acme_http_address"} {
-			if from, ok := given[name]; ok {
+			// The default may stand in a file that "config show" wrote.
+			if from, ok := given[name]; ok && (name != "acme_http_address" || a.http != defaultACMEHTTP) {
 				return fmt.Errorf("%s needs --enable_acme", from)
 			}
 		}

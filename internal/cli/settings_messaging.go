@@ -16,7 +16,7 @@ import (
 func messagingSettings() []*setting {
 	return []*setting{
 		{
-			name: "subscribe", group: groupApp, value: "topic=T,queue=Q,path=/P,…",
+			name: "subscribe", reload: true, group: groupApp, value: "topic=T,queue=Q,path=/P,…",
 			help: "post the messages of a durable queue to the application; or url=URL; further: concurrency, ordered, ack_wait, max_deliver, dead_letter; may be given again",
 			list: true, noComma: true,
 			set: many(parseSubscriptions, func(c *Config) *[]sidecar.Subscription { return &c.Sidecar.Subscriptions }),

@@ -17,6 +17,8 @@ const (
 	Ready    = "READY=1"
 	Stopping = "STOPPING=1"
 	Watchdog = "WATCHDOG=1"
+
+	reloading = "RELOADING=1" // see Reloading
 )
 
 // Variables are those of the environment that are meant for this process

@@ -3,10 +3,12 @@
 package sdnotify
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -30,6 +32,23 @@ func env(pairs ...string) func(string) string {
 			}
 		}
 		return ""
+	}
+}
+
+// The time is that of the clock that systemd compares it with, which goes on in
+// all processes alike.
+func TestReloading(t *testing.T) {
+	var last int64
+	for range 2 {
+		state, usec, ok := strings.Cut(Reloading(), "\nMONOTONIC_USEC=")
+		now, err := strconv.ParseInt(usec, 10, 64)
+		up, readErr := os.ReadFile("/proc/uptime") // since boot, sleep included
+		seconds, _, _ := strings.Cut(string(up), ".")
+		most, parseErr := strconv.ParseInt(seconds, 10, 64)
+		if state != "RELOADING=1" || !ok || errors.Join(err, readErr, parseErr) != nil || now < last || now <= 0 || now > (most+2)*1_000_000 {
+			t.Errorf("%q after %d with %s s since boot: %v", Reloading(), last, seconds, errors.Join(err, readErr, parseErr))
+		}
+		last = now
 	}
 }
 

@@ -81,13 +81,21 @@ type Control struct {
 	Child *child.Process
 	// Children are all programs to run: Child, and those of Applications.
 	Children *child.Group
-	// Changes are configurations to go on with. What cannot be changed while it
-	// runs is as it was.
-	Changes <-chan Config
+	// Changes are what was asked for while it runs.
+	Changes <-chan Change
 	// Rotated tells that the access log's file was moved away.
 	Rotated <-chan struct{}
 	// Manager is told of readiness, life and stop.
 	Manager *sdnotify.Notifier
+}
+
+// Change is what became of a wish to read the configuration again.
+type Change struct {
+	// Config is what to go on with, nil when nothing changes. What cannot be
+	// changed while the sidecar runs is as it was.
+	Config *Config
+	// Err is why the new configuration cannot be used.
+	Err error
 }
 
 // Observe is what the sidecar tells of itself.

@@ -83,7 +83,7 @@ type sidecar struct {
 	api       *api.API
 	apps      *applications
 	limit     *balance.Limit // nil: nothing bounds the requests under way
-	pushes    *messaging.Pushes
+	pushes    *pushes
 
 	monitor   *monitor.Monitor
 	admin     admin

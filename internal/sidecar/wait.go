@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/internal/sdnotify"
@@ -33,8 +34,8 @@ func (s *sidecar) wait(ctx context.Context) error {
 			status, _ := first.Ended()
 			s.log.Info("application ended", "status", status, "command", first.Name())
 			return nil
-		case cfg := <-s.cfg.Control.Changes:
-			s.reload(cfg)
+		case change := <-s.cfg.Control.Changes:
+			s.change(change, told)
 		case <-s.cfg.Control.Rotated:
 			if s.accessLog != nil {
 				s.accessLog.Reopen()
@@ -74,6 +75,25 @@ func (s *sidecar) tell(states ...string) {
 	}
 }
 
+// change takes a change, and tells the service manager, which may wait for it,
+// when it knows that we are ready.
+func (s *sidecar) change(c Change, told bool) {
+	if told {
+		s.tell(sdnotify.Reloading())
+	}
+	if c.Config != nil {
+		s.reload(*c.Config)
+	}
+	if !told {
+		return
+	}
+	status := "serving"
+	if c.Err != nil {
+		status += "; the configuration was not reloaded: " + strings.ReplaceAll(c.Err.Error(), "\n", "; ")
+	}
+	s.tell(sdnotify.Ready, sdnotify.Status(status))
+}
+
 // reload goes on with cfg: requests that begin from now on have new handlers,
 // and the applications become those of cfg. What lives as long as the sidecar
 // stays as it is.
@@ -88,5 +108,6 @@ func (s *sidecar) reload(cfg Config) {
 	s.server.Switch(routes)
 	s.admin.own.Store(routes)
 	s.apps.apply(cfg.applications())
+	s.pushes.want(wanted{pushesOf(&cfg), cfg.ShutdownGrace})
 	s.log.Info("configuration reloaded")
 }
