@@ -57,7 +57,7 @@ func (p *passage) begin(h *Handler, r *httpmsg.Request, w httpmsg.ResponseWriter
 	p.wish.Informational = p.hint
 	header := p.out.Header[:0]
 	p.out = *r
-	p.out.Header = outgoing(header, r)
+	p.out.Header = r.Identify(outgoing(header, r))
 	p.out.Trailers = r.Header.HasToken("TE", "trailers")
 	if trailer := r.Trailer; trailer != nil { // r may be the next request when it is asked for
 		p.out.Trailer = func() httpmsg.Header { return endToEnd(nil, trailer(), token) }

@@ -54,7 +54,7 @@ func (h *Handler) ServeRPC(ctx context.Context, r *httpmsg.Request, w httpmsg.Re
 	}
 	call := Request{
 		Service: e.Service, Method: e.Method, Key: h.Caller.Balancer.Key(r), Address: e.Address, AnyAddress: r.Local(),
-		ContentType: transport.JSON, Header: identified(r), Body: e.Request, Timeout: timeout, Account: r.Account,
+		ContentType: transport.JSON, Header: r.Identify(r.Header), Body: e.Request, Timeout: timeout, Account: r.Account,
 	}
 	switch {
 	case isSocket:

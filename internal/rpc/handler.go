@@ -69,7 +69,7 @@ func (h *Handler) Serve(ctx context.Context, r *httpmsg.Request, w httpmsg.Respo
 	}
 	call := Request{
 		Service: service, Method: method, Key: h.Caller.Balancer.Key(r),
-		ContentType: media, Header: identified(r), Timeout: timeout, Account: r.Account,
+		ContentType: media, Header: r.Identify(r.Header), Timeout: timeout, Account: r.Account,
 	}
 	switch {
 	case isSocket:

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/micro/sidecar/internal/accesslog"
-	"github.com/micro/sidecar/internal/rpc"
+	"github.com/micro/sidecar/internal/httpmsg"
 	"github.com/micro/sidecar/internal/server"
 )
 
@@ -36,8 +36,8 @@ func entry(a *server.Answered) *accesslog.Entry {
 	return &accesslog.Entry{
 		Begun: a.Begun, Took: a.Took, Remote: a.RemoteAddr, Method: a.Method, Host: a.Host, Path: path, Proto: a.Proto,
 		Status: a.Status, Sent: a.Sent, Service: a.Service, Node: a.Node,
-		// A proxied request gets no id that it did not have: here it names the line.
-		RequestID: cmp.Or(a.RequestID, a.Header("X-Request-Id"), rpc.NewRequestID()),
+		// What went to no node has none yet: here it names the line.
+		RequestID: cmp.Or(a.RequestID, a.Header("X-Request-Id"), httpmsg.NewRequestID()),
 		TraceID:   traceID(a.Header("traceparent")), UserAgent: a.Header("User-Agent"),
 	}
 }
