@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -34,7 +33,7 @@ func application(addr string) int {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
 	g := &greeter{}
 	g.health.Store(200)
-	l, err := net.Listen("tcp", addr)
+	l, err := testserver.Listen(addr)
 	if err != nil {
 		return failed(err)
 	}

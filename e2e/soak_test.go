@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,8 +46,7 @@ func newConsumer(t *testing.T, l *ledger) *consumer {
 }
 
 func (c *consumer) start() error {
-	var config net.ListenConfig
-	l, err := config.Listen(context.Background(), "tcp", c.addr)
+	l, err := testserver.Listen(c.addr)
 	if err != nil {
 		return err
 	}

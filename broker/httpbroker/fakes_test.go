@@ -62,3 +62,9 @@ func (c *counting) count() int {
 	defer c.mu.Unlock()
 	return c.gets
 }
+
+func (c *counting) registered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.registers
+}

@@ -34,8 +34,8 @@ func TestRosterKeepsRegistrationsAlive(t *testing.T) {
 		if !there() {
 			t.Error("gone in spite of being renewed")
 		}
-		if r.registers > 25 {
-			t.Errorf("%d registrations in 10 minutes", r.registers)
+		if n := r.registered(); n > 25 {
+			t.Errorf("%d registrations in 10 minutes", n)
 		}
 		r.fail(true)
 		time.Sleep(2 * registerTTL)

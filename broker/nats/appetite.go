@@ -60,9 +60,9 @@ func (a *appetite) take(size int) {
 
 func (a *appetite) settle(size int) { a.held -= size }
 
-// refused notes that the next message was too large for what was left of a
-// request, which has ended.
-func (m *member) refused(h gonats.Header) {
+// rest notes what was left of a request that has ended: because it was fulfilled,
+// or the next message was too large for that.
+func (m *member) rest(h gonats.Header, tooLarge bool) {
 	messages, err := strconv.Atoi(h.Get("Nats-Pending-Messages"))
 	if err != nil {
 		m.fail(false)
@@ -76,7 +76,9 @@ func (m *member) refused(h gonats.Header) {
 	m.mu.Lock()
 	m.asked = max(m.asked-messages, 0)
 	m.appetite.asked = max(m.appetite.asked-bytes, 0)
-	m.appetite.refused = max(m.appetite.refused, bytes)
+	if tooLarge {
+		m.appetite.refused = max(m.appetite.refused, bytes)
+	}
 	m.mu.Unlock()
 	m.wake()
 }

@@ -387,8 +387,12 @@ func (m *member) status(msg *gonats.Msg) {
 		m.mu.Unlock()
 		m.wake()
 	case "409":
-		if msg.Header.Get("Description") == "Message Size Exceeds MaxBytes" {
-			m.refused(msg.Header)
+		switch msg.Header.Get("Description") {
+		case "Batch Completed": // so is said of requests with a bound in bytes
+			m.rest(msg.Header, false)
+			return
+		case "Message Size Exceeds MaxBytes":
+			m.rest(msg.Header, true)
 			return
 		}
 		fallthrough

@@ -90,22 +90,34 @@ func tooFew(err error) bool {
 }
 
 // doubtAfter is how long a stream may take to store a message before it is
-// asked what the matter is.
+// asked what the matter is, and how long it is then watched.
 const doubtAfter = 2 * time.Second
 
 // storesNothing tells, of a stream that does not answer what is published, an
-// error when its server is there: a server that could not write to its disk
-// stays silent (nats-server 2.15), or turns JetStream off. Streams that several
+// error when its server is there and stores nothing: a server that could not
+// write to its disk stays silent (nats-server 2.15), or turns JetStream off. One
+// that is only slow has stored something after a while. Streams that several
 // servers keep may just have lost their leader.
 func (b *Broker) storesNothing(ctx context.Context) error {
-	stream, err := b.js.Stream(ctx, b.o.Stream)
-	switch {
-	case err == nil && stream.CachedInfo().Config.Replicas <= 1:
-		return fmt.Errorf("%w: the stream %s is there, but does not store what is published; its server's disk may be full or at fault", broker.ErrFull, b.o.Stream)
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled):
-		return fmt.Errorf("%w: the NATS server has turned JetStream off; its disk may be full or at fault", broker.ErrFull)
+	var last uint64
+	for look := range 2 {
+		stream, err := b.js.Stream(ctx, b.o.Stream)
+		if errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+			return fmt.Errorf("%w: the NATS server has turned JetStream off; its disk may be full or at fault", broker.ErrFull)
+		}
+		if err != nil || stream.CachedInfo().Config.Replicas > 1 {
+			return nil //nolint:nilerr // it is not there: whoever publishes notices
+		}
+		have := stream.CachedInfo().State.LastSeq
+		if look > 0 && have != last {
+			return nil
+		}
+		last = have
+		if look == 0 {
+			pause(ctx, doubtAfter)
+		}
 	}
-	return nil
+	return fmt.Errorf("%w: the stream %s is there, but does not store what is published; its server's disk may be full or at fault", broker.ErrFull, b.o.Stream)
 }
 
 // fullError tells the errors of an engine that has no room.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -288,7 +287,7 @@ func TestUnreachableIsNoAttempt(t *testing.T) {
 	w := k.work(Push{MaxDeliver: 1, URL: "http://" + address + "/e"}, PushOptions{}, func(http.ResponseWriter, posted) {})
 	k.post("t", "x")
 	k.eventually("it is tried", func() bool { return k.info("t", "q").Held == 1 })
-	l, err := net.Listen("tcp", address)
+	l, err := testserver.Listen(address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,15 @@
 package testserver
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // The ports that tests get are below those that systems give to connections and to
@@ -27,6 +30,19 @@ func FreePort(t testing.TB) int {
 func DeadAddr(t testing.TB) string {
 	t.Helper()
 	return loopback(FreePort(t))
+}
+
+// Listen listens at an address of [DeadAddr], or again at one that was listened at.
+// A process that this one is starting just then has the last listener's port, too,
+// until it runs: that is waited for.
+func Listen(address string) (net.Listener, error) {
+	for begun := time.Now(); ; {
+		l, err := net.Listen("tcp", address)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Since(begun) > 10*time.Second {
+			return l, err
+		}
+		<-time.After(5 * time.Millisecond)
+	}
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -36,10 +36,14 @@ type lifetimes struct {
 	known map[string]lifetime // by key
 }
 
+// lifetime is one of a record. A bucket that was lost and made anew counts its
+// revisions from 1: the same number is not the same record.
 type lifetime struct {
-	revision uint64
-	deadline time.Time
+	revision          uint64
+	written, deadline time.Time
 }
+
+func (l lifetime) of(e *entry) bool { return l.revision == e.revision && l.written.Equal(e.written) }
 
 // learn notes an entry that a watch has told, or gives it the deadline that was
 // noted for that revision.
@@ -51,13 +55,13 @@ func (l *lifetimes) learn(e *entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch have, ok := l.known[e.key]; {
-	case ok && have.revision == e.revision:
+	case ok && have.of(e):
 		e.deadline = have.deadline
-	case !ok || have.revision < e.revision:
+	case !ok || have.revision < e.revision || have.written.Before(e.written):
 		if l.known == nil {
 			l.known = map[string]lifetime{}
 		}
-		l.known[e.key] = lifetime{e.revision, e.deadline}
+		l.known[e.key] = lifetime{e.revision, e.written, e.deadline}
 	}
 }
 
@@ -65,7 +69,7 @@ func (l *lifetimes) learn(e *entry) {
 func (l *lifetimes) correct(e *entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if have, ok := l.known[e.key]; ok && have.revision == e.revision {
+	if have, ok := l.known[e.key]; ok && have.of(e) {
 		e.deadline = have.deadline
 	}
 }

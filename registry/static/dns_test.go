@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/micro/sidecar/internal/testserver"
 )
 
 // nameServer is a real one, over UDP and TCP on one port.
@@ -26,12 +28,12 @@ type nameServer struct {
 func serveDNS(t *testing.T) *nameServer {
 	t.Helper()
 	n := &nameServer{zone: map[string][]string{}, asked: map[string]int{}}
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	packets, err := net.ListenPacket("udp", testserver.DeadAddr(t)) // of which TCP can have the port, too
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.addr = packets.LocalAddr().String()
-	listener, err := net.Listen("tcp", n.addr)
+	listener, err := testserver.Listen(n.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +165,7 @@ services:
 
 // A look-up that takes its time does not keep Open, nor Close.
 func TestDeadNameServer(t *testing.T) {
-	packets, err := net.ListenPacket("udp", "127.0.0.1:0") // never answers
+	packets, err := net.ListenPacket("udp", testserver.DeadAddr(t)) // of which TCP can have the port, too // never answers
 	if err != nil {
 		t.Fatal(err)
 	}
