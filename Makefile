@@ -44,7 +44,7 @@ RUNTESTS := $(GO) test ./...
 endif
 
 test: consul h2spec kube-apiserver pebble ## all tests
-	PATH="$(CACHE)/bin:$$PATH" $(RUNTESTS) -race -shuffle=on -timeout 15m
+	PATH="$(CACHE)/bin:$$PATH" $(RUNTESTS) -race -shuffle=on -parallel 4 -timeout 25m
 
 .PHONY: web
 web: ## build the statistics page into web/dist, which is committed (needs npm)
