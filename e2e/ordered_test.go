@@ -158,6 +158,12 @@ func bookedQueue(app *httptest.Server, ordered bool) string {
 	return fmt.Sprintf("--subscribe=topic=orders,queue=book,ordered=%v,concurrency=8,ack_wait=2s,max_deliver=0,url=%s", ordered, app.URL)
 }
 
+// subscribed returns when the sidecar takes messages for its application.
+func (s *sidecar) subscribed() {
+	s.t.Helper()
+	within(s.t, patient, "the subscription", func() bool { return strings.Contains(s.log.String(), "delivering messages to the application") })
+}
+
 // TestOrderedKill kills the sidecars of an ordered queue, the one that has the
 // turn among them, and stops them for a while, at random and under load. For
 // each key the application gets one message at a time, and none before those
@@ -179,6 +185,7 @@ func testOrderedKill(t *testing.T, w world) {
 	publisher := w.sidecar(t)
 	addresses[0].Store(&publisher.addr)
 	sidecars := []*sidecar{w.sidecar(t, bookedQueue(app, true)), w.sidecar(t, bookedQueue(app, true))}
+	sidecars[0].subscribed() // what is published before is kept for nobody
 	const keys = 8
 	l := newLedger()
 	ctx, stop := context.WithCancel(t.Context())
@@ -233,6 +240,7 @@ func TestUnorderedIsFoundOut(t *testing.T) {
 	t.Cleanup(app.Close)
 	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded")
 	s := w.sidecar(t, bookedQueue(app, false))
+	s.subscribed()
 	var addresses [1]atomic.Pointer[string]
 	addresses[0].Store(&s.addr)
 	ctx, stop := context.WithCancel(t.Context())
