@@ -13,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // attemptHeader is how often a message was given out already, and once more,
@@ -83,7 +84,7 @@ func (it *item) tell(ctx context.Context, f func() error) error {
 	}
 	it.told = true
 	it.request.out.Add(-1)
-	_, err := within(ctx, func() (any, error) { return nil, f() })
+	_, err := bound.Call(ctx, func() (any, error) { return nil, f() })
 	if err != nil && ctx.Err() == nil {
 		return broker.ErrLapsed // the channel has ended
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // In a cluster durable queues are quorum queues: three nodes keep them, and
@@ -59,7 +61,7 @@ func (b *Broker) declareKind(ctx context.Context, name, kind, key string, args a
 	if kind == amqp.QueueTypeQuorum && limitsDeliveries(conn) {
 		args["x-delivery-limit"] = -1
 	}
-	_, err = within(ctx, func() (any, error) {
+	_, err = bound.Call(ctx, func() (any, error) {
 		if _, err := ch.QueueDeclare(name, true, false, false, false, args); err != nil || key == "" {
 			return nil, err
 		}

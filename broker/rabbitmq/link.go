@@ -13,6 +13,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // link makes connections when they are needed: at first, when one broke, and
@@ -52,7 +53,7 @@ func (l *link) channel(ctx context.Context) (*connection, *amqp.Channel, error) 
 	}
 	l.conns = slices.DeleteFunc(l.conns, func(c *connection) bool { return c.IsClosed() })
 	for _, c := range l.conns {
-		ch, err := within(ctx, c.Channel)
+		ch, err := bound.Call(ctx, c.Channel)
 		if err == nil {
 			return c, ch, nil
 		}
@@ -65,7 +66,7 @@ func (l *link) channel(ctx context.Context) (*connection, *amqp.Channel, error) 
 		return nil, nil, err
 	}
 	l.conns = append(l.conns, c)
-	ch, err := within(ctx, c.Channel)
+	ch, err := bound.Call(ctx, c.Channel)
 	return c, ch, err
 }
 
@@ -192,28 +193,4 @@ func (c *connection) full() (<-chan struct{}, string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.blocked, c.reason
-}
-
-// within calls f, which knows no contexts, and gives up on it when ctx ends;
-// it then goes on until the server answers or the connection has ended.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	var none T
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := f()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.v, r.err
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
 }

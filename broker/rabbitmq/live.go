@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 	"github.com/micro/sidecar/broker/internal/mailbox"
 )
 
@@ -75,7 +76,7 @@ func (s *subscription) consume(ctx context.Context) (src source, err error) {
 		if err != nil {
 			return src, err
 		}
-		src, err = within(ctx, func() (source, error) { return s.begin(ch) })
+		src, err = bound.Call(ctx, func() (source, error) { return s.begin(ch) })
 		if err == nil {
 			return src, nil
 		}
@@ -140,7 +141,7 @@ func (src source) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	// What fails has gone with its channel.
-	_, _ = within(ctx, func() (any, error) {
+	_, _ = bound.Call(ctx, func() (any, error) {
 		_ = src.channel.Cancel(src.tag, false)
 		return nil, src.channel.Close()
 	})

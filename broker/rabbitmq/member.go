@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 	"github.com/micro/sidecar/broker/internal/held"
 )
 
@@ -107,7 +108,7 @@ func (m *member) consume(ctx context.Context) (source, error) {
 	if err != nil {
 		return source{}, err
 	}
-	src, err := within(ctx, func() (source, error) {
+	src, err := bound.Call(ctx, func() (source, error) {
 		return m.begin(ch, 0, m.prefetch)
 	})
 	if err != nil {
@@ -229,7 +230,7 @@ func (m *member) starving() bool {
 // quorum queue does not let it have more. What that has stays ours. It returns
 // false when the channel has gone.
 func (m *member) askAgain(in *intake, n int) bool {
-	if _, err := within(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) }); err != nil {
+	if _, err := bound.Call(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) }); err != nil {
 		return false
 	}
 	for d := range in.deliveries { // there may be some: what it had settled
@@ -238,7 +239,7 @@ func (m *member) askAgain(in *intake, n int) bool {
 	m.mu.Lock()
 	room := max(m.prefetch-len(m.held), 1)
 	m.mu.Unlock()
-	src, err := within(m.over, func() (source, error) { return m.begin(in.channel, n, room) })
+	src, err := bound.Call(m.over, func() (source, error) { return m.begin(in.channel, n, room) })
 	if err != nil {
 		return false
 	}
@@ -247,7 +248,7 @@ func (m *member) askAgain(in *intake, n int) bool {
 	drained := m.drained.Err() != nil
 	m.mu.Unlock()
 	if drained { // Drain has cancelled the one before
-		_, err = within(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) })
+		_, err = bound.Call(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) })
 	}
 	return err == nil
 }
@@ -262,7 +263,7 @@ func (m *member) quit(in *intake) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	// What fails has gone with its connection.
-	_, _ = within(ctx, func() (any, error) { return nil, in.channel.Close() })
+	_, _ = bound.Call(ctx, func() (any, error) { return nil, in.channel.Close() })
 }
 
 // idle tells that a member of a bounded queue was drained and has nothing out.
@@ -372,7 +373,7 @@ func (m *member) Drain(ctx context.Context) error {
 		return nil
 	}
 	if in.over.Err() == nil {
-		if _, err := within(ctx, func() (any, error) { return nil, in.channel.Cancel(tag, false) }); err != nil && ctx.Err() != nil {
+		if _, err := bound.Call(ctx, func() (any, error) { return nil, in.channel.Cancel(tag, false) }); err != nil && ctx.Err() != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // A client cannot ask RabbitMQ for the options of a queue, and some of ours
@@ -47,7 +48,7 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 	if err != nil {
 		return err
 	}
-	fresh, err := within(ctx, func() (fresh bool, err error) {
+	fresh, err := bound.Call(ctx, func() (fresh bool, err error) {
 		var old broker.QueueOptions
 		var last *amqp.Delivery
 		switch {
@@ -86,11 +87,11 @@ func (b *Broker) lock(ctx context.Context, name string) (*amqp.Channel, func(), 
 		if err != nil {
 			return nil, nil, err
 		}
-		_, err = within(ctx, func() (amqp.Queue, error) { return ch.QueueDeclare(name, false, true, true, false, nil) })
+		_, err = bound.Call(ctx, func() (amqp.Queue, error) { return ch.QueueDeclare(name, false, true, true, false, nil) })
 		unlock := func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 			defer cancel()
-			_, _ = within(ctx, func() (any, error) { // what fails has gone with its connection
+			_, _ = bound.Call(ctx, func() (any, error) { // what fails has gone with its connection
 				_, _ = ch.QueueDelete(name, false, false, false)
 				return nil, ch.Close()
 			})
@@ -118,7 +119,7 @@ func (b *Broker) exists(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
-	_, err = within(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
+	_, err = bound.Call(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
 	// A classic queue is also not found while its node is away.
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "no queue ") {
 		return false, nil

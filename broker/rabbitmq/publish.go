@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // publisher publishes over one channel, in confirm mode.
@@ -43,7 +44,7 @@ func (p *publisher) ready(ctx context.Context) (*connection, *amqp.Channel, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := within(ctx, func() (any, error) { return nil, ch.Confirm(false) }); err != nil {
+	if _, err := bound.Call(ctx, func() (any, error) { return nil, ch.Confirm(false) }); err != nil {
 		return nil, nil, err
 	}
 	p.conn, p.channel = conn, ch
@@ -70,7 +71,7 @@ func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publi
 	if _, reason := conn.full(); reason != "" {
 		return fmt.Errorf("%w: %s", broker.ErrFull, reason)
 	}
-	confirm, err := within(ctx, func() (*amqp.DeferredConfirmation, error) {
+	confirm, err := bound.Call(ctx, func() (*amqp.DeferredConfirmation, error) {
 		return ch.PublishWithDeferredConfirm(exchange, key, false, false, m)
 	})
 	if err != nil {
@@ -108,10 +109,10 @@ func (p *publisher) ping(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ch, err := within(ctx, conn.Channel)
+	ch, err := bound.Call(ctx, conn.Channel)
 	if err != nil {
 		return err
 	}
-	_, err = within(ctx, func() (any, error) { return nil, ch.Close() })
+	_, err = bound.Call(ctx, func() (any, error) { return nil, ch.Close() })
 	return err
 }

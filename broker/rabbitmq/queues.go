@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // AMQP cannot list queues: one more, micro.queues, has a message for each of
@@ -48,7 +49,7 @@ func (b *Broker) underLock(ctx context.Context, name string, f func(ch *amqp.Cha
 		return err
 	}
 	defer unlock()
-	_, err = within(ctx, func() (any, error) { return nil, f(ch) })
+	_, err = bound.Call(ctx, func() (any, error) { return nil, f(ch) })
 	return err
 }
 

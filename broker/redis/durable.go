@@ -10,6 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // Declare implements [broker.Durable]. It refuses a server that throws keys
@@ -64,7 +65,7 @@ func (b *Broker) refuseEviction(ctx context.Context) error {
 	if safe {
 		return nil
 	}
-	config, err := within(ctx, func() (map[string]string, error) { return b.client.ConfigGet(ctx, "maxmemory*").Result() })
+	config, err := bound.Call(ctx, func() (map[string]string, error) { return b.client.ConfigGet(ctx, "maxmemory*").Result() })
 	var told goredis.Error
 	if err != nil && !errors.As(err, &told) {
 		return err

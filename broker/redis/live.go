@@ -10,6 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 	"github.com/micro/sidecar/broker/internal/mailbox"
 )
 
@@ -25,7 +26,7 @@ type listener struct {
 func (b *Broker) listen(ctx context.Context, channel string, size int) (*listener, error) {
 	sub := b.client.Subscribe(context.WithoutCancel(ctx))
 	l := &listener{sub: sub, end: sync.OnceFunc(func() { _ = sub.Close() })} // nothing is lost with it
-	if _, err := within(ctx, func() (any, error) { return nil, sub.Subscribe(ctx, channel) }); err != nil {
+	if _, err := bound.Call(ctx, func() (any, error) { return nil, sub.Subscribe(ctx, channel) }); err != nil {
 		l.end()
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 )
 
 // batch is how many messages one script touches: the server does nothing else
@@ -52,7 +53,7 @@ func (b *Broker) Queues(ctx context.Context) ([]broker.QueueInfo, error) {
 
 // set returns the members of a set of the server's.
 func (b *Broker) set(ctx context.Context, key string) ([]string, error) {
-	return within(ctx, func() ([]string, error) { return b.client.SMembers(ctx, key).Result() })
+	return bound.Call(ctx, func() ([]string, error) { return b.client.SMembers(ctx, key).Result() })
 }
 
 // Queue implements [broker.Queues].
@@ -115,7 +116,7 @@ func (b *Broker) Purge(ctx context.Context, topic, queue string) (int, error) {
 
 // last is the id of the last message of a topic.
 func (b *Broker) last(ctx context.Context, topic string) (string, error) {
-	entries, err := within(ctx, func() ([]goredis.XMessage, error) {
+	entries, err := bound.Call(ctx, func() ([]goredis.XMessage, error) {
 		return b.client.XRevRangeN(ctx, keys(topic)+"log", "+", "-", 1).Result()
 	})
 	if err != nil || len(entries) == 0 {
@@ -201,7 +202,7 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 
 // read appends messages of the log to out.
 func (b *Broker) read(ctx context.Context, out []broker.Stored, topic, from, to string, n int) ([]broker.Stored, error) {
-	entries, err := within(ctx, func() ([]goredis.XMessage, error) {
+	entries, err := bound.Call(ctx, func() ([]goredis.XMessage, error) {
 		return b.client.XRangeN(ctx, keys(topic)+"log", from, to, int64(n)).Result()
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/bound"
 	"github.com/micro/sidecar/broker/internal/openset"
 	"github.com/micro/sidecar/internal/engineurl"
 )
@@ -188,36 +189,11 @@ func full(err error) error {
 // run runs a script and returns at ctx's end, when the server is still at it
 // or cannot be reached.
 func (b *Broker) run(ctx context.Context, s *goredis.Script, keys []string, args ...any) *goredis.Cmd {
-	cmd, err := within(ctx, func() (*goredis.Cmd, error) { return s.Run(ctx, b.client, keys, args...), nil })
+	cmd, err := bound.Call(ctx, func() (*goredis.Cmd, error) { return s.Run(ctx, b.client, keys, args...), nil })
 	if err != nil {
 		return goredis.NewCmdResult(nil, err)
 	}
 	return cmd
-}
-
-// within calls f, which knows the deadline of ctx but not its cancellation,
-// and gives up on it when ctx ends. What f does then goes on for as long as
-// the timeouts of a connection allow.
-func within[T any](ctx context.Context, f func() (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	var none T
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := f()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.v, r.err
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
 }
 
 // Ping implements [broker.Pinger].
@@ -225,7 +201,7 @@ func (b *Broker) Ping(ctx context.Context) error {
 	if b.open.Closed() {
 		return broker.ErrClosed
 	}
-	if _, err := within(ctx, func() (string, error) { return b.client.Ping(ctx).Result() }); err != nil {
+	if _, err := bound.Call(ctx, func() (string, error) { return b.client.Ping(ctx).Result() }); err != nil {
 		return fmt.Errorf("the broker's Redis server cannot be reached: %w", err)
 	}
 	return nil
