@@ -205,7 +205,7 @@ func (w *pusher) run() {
 				w.log.Info("messages wait until the application is healthy")
 			}
 			told = true
-			w.waitHealthy()
+			w.await(w.quit, true)
 			continue
 		}
 		told = false
@@ -223,16 +223,16 @@ func (w *pusher) changed() <-chan struct{} {
 	return w.o.Gate.Changed()
 }
 
-// waitHealthy returns when the application is healthy, or at quit.
-func (w *pusher) waitHealthy() {
+// await returns when the application is healthy, or is not, or when ctx ends.
+func (w *pusher) await(ctx context.Context, healthy bool) {
 	for {
-		changed := w.o.Gate.Changed()
-		if w.o.Gate.Healthy() {
+		changed := w.changed()
+		if w.healthy() == healthy {
 			return
 		}
 		select {
 		case <-changed:
-		case <-w.quit.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
@@ -246,17 +246,7 @@ func (w *pusher) session(member broker.Member) {
 	if w.o.Gate != nil {
 		go func() {
 			defer end()
-			for {
-				changed := w.o.Gate.Changed()
-				if !w.o.Gate.Healthy() {
-					return
-				}
-				select {
-				case <-changed:
-				case <-ctx.Done():
-					return
-				}
-			}
+			w.await(ctx, false)
 		}()
 	}
 	defer func() { _ = w.m.leaveQueue(member) }()
