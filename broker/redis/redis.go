@@ -126,6 +126,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 
 // connect makes the client of a server, or of what Sentinels know under a name.
 func connect(o *goredis.UniversalOptions) *goredis.Client {
+	o.Dialer = dialer(o.Simple())
 	if o.MasterName != "" {
 		return goredis.NewFailoverClient(o.Failover())
 	}
