@@ -165,10 +165,24 @@ func full(err error) error {
 // or cannot be reached.
 func (b *Broker) run(ctx context.Context, s *goredis.Script, keys []string, args ...any) *goredis.Cmd {
 	cmd, err := bound.Call(ctx, func() (*goredis.Cmd, error) { return s.Run(ctx, b.client, keys, args...), nil })
+	if err == nil {
+		err = spoiled(cmd.Err(), keys[0])
+	}
 	if err != nil {
 		return goredis.NewCmdResult(nil, err)
 	}
 	return cmd
+}
+
+// errSpoiled is for keys of ours that somebody else has written to.
+var errSpoiled = errors.New("it holds what no sidecar has written")
+
+// spoiled names the key when that is what is wrong.
+func spoiled(err error, key string) error {
+	if err != nil && (strings.Contains(err.Error(), "WRONGTYPE") || strings.Contains(err.Error(), "user_script")) {
+		return fmt.Errorf("key %s…: %w: %w", key, errSpoiled, err)
+	}
+	return err
 }
 
 // Ping implements [broker.Pinger].
