@@ -300,7 +300,7 @@ func TestClockIsSetUnderMessages(t *testing.T) {
 				t.Fatal(err)
 			}
 			publish("later")
-			publish("later and delayed", "Micro-Delay", "1s")
+			publish("later-delayed", "Micro-Delay", "1s")
 			within(t, 3*patient, "every message to come", func() bool { return l.missing() == 0 })
 		})
 	}

@@ -22,6 +22,7 @@ type ledger struct {
 	published map[string]time.Time        // got a 200, when
 	came      map[string]map[string]*came // queue → message
 	order     map[string][]string         // queue → messages as they came first
+	absent    int                         // deliveries of what is published that are to come
 	wrong     []string                    // deliveries that nobody has sent
 	struck    []time.Time                 // when something was killed or cut
 }
@@ -56,6 +57,13 @@ func (l *ledger) publish(message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.offered[message] = true
+	if _, again := l.published[message]; !again {
+		for _, came := range l.came {
+			if came[message] == nil {
+				l.absent++
+			}
+		}
+	}
 	l.published[message] = time.Now()
 }
 
@@ -73,6 +81,9 @@ func (l *ledger) arrive(queue, body string) {
 		times = new(came)
 		l.came[queue][message] = times
 		l.order[queue] = append(l.order[queue], message)
+		if _, published := l.published[message]; published {
+			l.absent--
+		}
 	}
 	*times = append(*times, time.Now())
 }
@@ -105,17 +116,10 @@ func (l *ledger) stored() int {
 }
 
 // missing is how many deliveries are still to come.
-func (l *ledger) missing() (n int) {
+func (l *ledger) missing() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, came := range l.came {
-		for m := range l.published {
-			if came[m] == nil {
-				n++
-			}
-		}
-	}
-	return n
+	return l.absent
 }
 
 // duplicates is how many deliveries were more than one.
@@ -149,11 +153,14 @@ func (l *ledger) report() string {
 			for i := range len(*times) - 1 {
 				at, again := (*times)[i], (*times)[i+1]
 				next, _ := slices.BinarySearchFunc(l.struck, at, time.Time.Compare)
-				if next == len(l.struck) || l.struck[next].After(again) {
+				switch {
+				case next < len(l.struck) && l.struck[next].Before(again):
+					before = append(before, l.struck[next].Sub(at))
+				case next == 0 || at.Sub(l.struck[next-1]) > time.Second: // which a strike may take
 					causeless++
-					continue
+				default:
+					before = append(before, 0)
 				}
-				before = append(before, l.struck[next].Sub(at))
 			}
 		}
 		slices.Sort(before)
