@@ -31,14 +31,23 @@ func (m *Messaging) name() string {
 	return m.o.Name
 }
 
+// matches says why a topic cannot be had of the broker: it is a pattern, and
+// the broker has none.
+func (m *Messaging) matches(d broker.Durable, topic string) error {
+	if _, ok := d.(broker.Wildcards); !ok && IsPattern(topic) {
+		return fmt.Errorf("topic %s: the %s broker has no wildcards: %w", topic, m.name(), errors.ErrUnsupported)
+	}
+	return nil
+}
+
 // serveDurable serves a subscriber that acknowledges what it gets.
 func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *connection) error {
 	d, err := m.durable()
 	if err != nil {
 		return refusal(err)
 	}
-	if _, ok := d.(broker.Wildcards); !ok && IsPattern(c.topic) {
-		return refusal(fmt.Errorf("topic %s: the %s broker has no wildcards: %w", c.topic, m.name(), errors.ErrUnsupported))
+	if err := m.matches(d, c.topic); err != nil {
+		return refusal(err)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
 	defer cancel()
@@ -51,7 +60,8 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	}
 	// A frame that publishes holds its body in base64, and a header.
 	if err := c.accept(w, r, m.o.MaxBodySize*4/3+maxHeaderSize+1<<10); err != nil {
-		return errors.Join(err, m.leaveQueue(member))
+		m.leaveQueue(member)
+		return err
 	}
 	s := &session{connection: c, member: member, held: map[string]*broker.Held{}}
 	m.log.Debug("durable subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
@@ -62,13 +72,12 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 
 // leaveQueue closes a member. What cannot be returned comes again when its
 // time is over.
-func (m *Messaging) leaveQueue(member broker.Member) error {
+func (m *Messaging) leaveQueue(member broker.Member) {
 	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
 	defer cancel()
 	if err := member.Close(ctx); err != nil {
 		m.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
 	}
-	return nil
 }
 
 // The fields that a dead letter has beside those of the message.

@@ -143,7 +143,7 @@ func (s *session) leave() {
 		}
 		all.Wait()
 	}
-	_ = s.m.leaveQueue(s.member)
+	s.m.leaveQueue(s.member)
 }
 
 // received does what a frame of the client says. What is wrong with it is
