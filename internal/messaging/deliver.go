@@ -101,8 +101,7 @@ func (w *Pusher) attempt(ctx context.Context, h *broker.Held) answer {
 
 // passOver acknowledges messages that are none of this queue's business.
 func (w *Pusher) passOver(h *broker.Held) bool {
-	own := h.Header[deadQueueField] == w.p.Queue && IsPattern(w.p.Topic) // what it has given up itself
-	if !own && !internal(h.Topic, w.p.Topic) && forThisQueue(h.Header, w.p.Queue) {
+	if !passedOver(h, w.p.Topic, w.p.Queue) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -91,15 +92,25 @@ const (
 	deadLastField     = "Micro-Dead-Last"     // when it was given up
 )
 
-// deadSuffix makes a topic's topic of dead letters, and DeadQueue is the
-// durable queue there that keeps them.
-const (
-	deadSuffix = ".dead"
-	DeadQueue  = "dead"
-)
+// DeadQueue is the durable queue that keeps the dead letters of a topic.
+const DeadQueue = "dead"
 
 // DeadTopic is where the dead letters of a topic go unless something else is said.
-func DeadTopic(topic string) string { return topic + deadSuffix }
+func DeadTopic(topic string) string { return topic + broker.DeadSuffix }
+
+// passedOver tells the messages that are none of a queue's business. Without
+// the rule about dead letters ([broker.DeadSuffix]) two queues of patterns would
+// bury a message for ever, each what the other has given up.
+func passedOver(h *broker.Held, topic, queue string) bool {
+	if internal(h.Topic, topic) || !forThisQueue(h.Header, queue) {
+		return true
+	}
+	by, dead := h.Header[deadQueueField]
+	if !dead || !IsPattern(topic) {
+		return false
+	}
+	return by == queue || strings.HasSuffix(h.Topic, broker.DeadSuffix) && !strings.HasSuffix(topic, broker.DeadSuffix)
+}
 
 // bury stores a message as a dead letter and only then acknowledges it.
 func (m *Messaging) bury(ctx context.Context, d broker.Durable, h *broker.Held, queue, topic, reason string) error {
