@@ -151,6 +151,7 @@ func soak(t *testing.T, w world, c *cluster) {
 		if c != nil {
 			c.strike(t)
 		}
+		l.strike()
 		if rand.IntN(3) == 0 {
 			app.crash()
 			<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -184,8 +185,8 @@ func soak(t *testing.T, w world, c *cluster) {
 	if len(l.published) < 10 || kills == 0 || c != nil && c.kills == 0 {
 		t.Error("the test has tested nothing")
 	}
-	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients",
-		len(l.published), l.duplicates(), kills, c.count(), crashes, p.cuts.Load())
+	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients%s",
+		l.stored(), l.duplicates(), kills, c.count(), crashes, p.cuts.Load(), l.report())
 }
 
 // awaitAll returns when every message has come to every queue; it waits for as
@@ -222,6 +223,7 @@ func awaitQueues(ctx context.Context, t *testing.T, l *ledger, addresses []atomi
 		<-time.After(50 * time.Millisecond)
 		message := fmt.Sprintf("first/%06d", n)
 		n++
+		l.offer(message)
 		return publishOrder(ctx, client, *addresses[0].Load(), "first", message) == nil && l.has(message)
 	})
 }
@@ -235,6 +237,7 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 	defer pace.Stop()
 	for n := 1; ctx.Err() == nil; n++ {
 		message := fmt.Sprintf("%s/%06d", key, n)
+		l.offer(message)
 		for ctx.Err() == nil {
 			address := *addresses[rand.IntN(len(addresses))].Load()
 			if err := publishOrder(ctx, client, address, key, message); err == nil {
@@ -247,7 +250,7 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 }
 
 func publishOrder(ctx context.Context, client *http.Client, address, key, message string) error {
-	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, message)
+	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, bodyOf(message))
 }
 
 // postOrder returns nil when the answer was 200.

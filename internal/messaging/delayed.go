@@ -109,7 +109,7 @@ func (m *Messaging) RunDelayed(ctx context.Context) {
 	if member == nil {
 		return
 	}
-	defer func() { _ = m.leaveQueue(member) }()
+	defer m.leaveQueue(member)
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	for {
