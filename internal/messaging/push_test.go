@@ -70,7 +70,9 @@ func (w *worker) start(p Push, o PushOptions) {
 		ctx, cancel := context.WithTimeout(context.Background(), long)
 		defer cancel()
 		_ = pushes.Stop(ctx)
-		w.server.Close()
+		if w.server != nil {
+			w.server.Close()
+		}
 	})
 	w.eventually("the queue is there", func() bool {
 		_, err := w.broker.Queue(w.Context(), "t", "q")
