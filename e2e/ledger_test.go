@@ -9,19 +9,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // ledger notes what was published and what came, and finds what is wrong with
 // that. It is safe for concurrent use.
 type ledger struct {
 	mu        sync.Mutex
-	published map[string]bool           // got a 200
+	published map[string]time.Time      // when it got a 200
 	came      map[string]map[string]int // queue → message → how often
 	order     map[string][]string       // queue → messages as they came first
 }
 
 func newLedger(queues ...string) *ledger {
-	l := &ledger{published: map[string]bool{}, came: map[string]map[string]int{}, order: map[string][]string{}}
+	l := &ledger{published: map[string]time.Time{}, came: map[string]map[string]int{}, order: map[string][]string{}}
 	for _, q := range queues {
 		l.came[q] = map[string]int{}
 	}
@@ -31,7 +32,7 @@ func newLedger(queues ...string) *ledger {
 func (l *ledger) publish(message string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.published[message] = true
+	l.published[message] = time.Now()
 }
 
 func (l *ledger) arrive(queue, message string) {
@@ -56,7 +57,7 @@ func (l *ledger) has(message string) bool {
 }
 
 // stored returns what got a 200 so far.
-func (l *ledger) stored() map[string]bool {
+func (l *ledger) stored() map[string]time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.published)
@@ -74,6 +75,32 @@ func (l *ledger) missing() (n int) {
 		}
 	}
 	return n
+}
+
+// missed describes what has not come: for each queue and key the stretches of
+// messages, and when they were published.
+func (l *ledger) missed() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.Sorted(maps.Keys(l.published)) // a key's are neighbours, in order
+	const clock = "15:04:05.000"
+	var text strings.Builder
+	for queue, came := range l.came {
+		for i := 0; i < len(all); {
+			key, _, _ := strings.Cut(all[i], "/")
+			from := i
+			for i < len(all) && came[all[i]] == 0 && strings.HasPrefix(all[i], key+"/") {
+				i++
+			}
+			if n := i - from; n > 0 {
+				fmt.Fprintf(&text, "\n%s: %d messages from %s (%s) to %s (%s)", queue, n,
+					all[from], l.published[all[from]].UTC().Format(clock), all[i-1], l.published[all[i-1]].UTC().Format(clock))
+			} else {
+				i++
+			}
+		}
+	}
+	return text.String()
 }
 
 // duplicates is how many deliveries were more than one.
