@@ -215,7 +215,7 @@ func (m *member) receive(in *intake) {
 		case d, ok := <-in.deliveries:
 			switch {
 			case ok:
-				m.offer(in.item(d), 0)
+				m.arrive(in.item(d))
 			case m.drained.Err() == nil: // the queue was deleted
 				return
 			default: // we have cancelled the consumer, and settle what we have
@@ -249,7 +249,7 @@ func (m *member) askAgain(in *intake, n int) bool {
 		return false
 	}
 	for d := range in.deliveries { // there may be some: what it had settled
-		m.offer(in.item(d), 0)
+		m.arrive(in.item(d))
 	}
 	m.mu.Lock()
 	room := max(m.prefetch-len(m.held), 1)
