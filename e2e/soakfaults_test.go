@@ -117,6 +117,7 @@ func (p *puller) pull(ctx context.Context, address string) {
 		switch chance := rand.IntN(300); {
 		case chance == 0 && !p.reliable:
 			p.cuts.Add(1)
+			p.ledger.strike()
 			return
 		case chance < 3 && !p.reliable:
 			answer = map[string]string{"Nack": frame.ID, "Delay": "50ms"}
