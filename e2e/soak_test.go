@@ -94,6 +94,7 @@ func TestSoak(t *testing.T) {
 			addresses[i] = s.Addr
 			c.nodes = append(c.nodes, s)
 		}
+		c.whole = testserver.NATSCurrent(t, addresses...)
 		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats", "MICRO_BROKER_ADDRESS=nats://"+strings.Join(addresses, ",")), &c)
 	})
 	t.Run("rabbitmq", func(t *testing.T) {
