@@ -51,9 +51,10 @@ type Holding interface {
 	Lapse()
 }
 
-// Fenced is implemented by a [Holding] of a member that may lose all it holds at
-// a moment that its own clock tells, before it is told anything.
+// Fenced is a [Holding] of a member that may lose all it holds before its
+// AckWait is over, at a moment that its own clock tells.
 type Fenced interface {
+	Holding
 	// Ours tells that the message is still the member's: it is asked before
 	// anything is done with it. It does not block.
 	Ours() bool
