@@ -50,6 +50,14 @@ type Holding interface {
 	Lapse()
 }
 
+// Fenced is a [Holding] whose message may be given to another before its
+// AckWait is over.
+type Fenced interface {
+	Holding
+	// Ours tells, by the clock of now, that it was not. It does not block.
+	Ours() bool
+}
+
 // Hold makes a Held for a driver that has just received the message; wait is
 // the queue's AckWait.
 func Hold(s Stored, attempt int, wait time.Duration, h Holding) *Held {
@@ -85,6 +93,9 @@ func (h *Held) over() error {
 		h.timer.Stop()
 		return ErrLapsed
 	case !time.Now().Before(h.until): // a process that was stopped for a while gets here before its timers run
+		return ErrLapsed
+	}
+	if f, ok := h.holding.(Fenced); ok && !f.Ours() {
 		return ErrLapsed
 	}
 	return nil

@@ -536,7 +536,7 @@ func TestNotDurable(t *testing.T) {
 	if !bytes.HasSuffix(bytes.TrimSpace(text), []byte("the memory broker keeps no messages")) {
 		t.Errorf("%s", text)
 	}
-	if _, err := f.StartPush([]Push{{Topic: "t", Queue: "q"}}, func(Push) PushOptions { return PushOptions{} }); err == nil {
+	if _, err := f.StartPush(t.Context(), Push{Topic: "t", Queue: "q"}, PushOptions{}); err == nil {
 		t.Error("StartPush: no error")
 	}
 }

@@ -30,7 +30,7 @@ type worker struct {
 	*kept
 	server *httptest.Server
 	got    chan posted
-	pushes *Pushes
+	pushes *Pusher
 }
 
 // work posts the messages of topic t, queue q to an application.
@@ -62,7 +62,7 @@ func (w *worker) start(p Push, o PushOptions) {
 		p.Concurrency = 4
 	}
 	var err error
-	if w.pushes, err = w.StartPush([]Push{p}, func(Push) PushOptions { return o }); err != nil {
+	if w.pushes, err = w.StartPush(w.Context(), p, o); err != nil {
 		w.Fatal(err)
 	}
 	pushes := w.pushes
@@ -70,7 +70,9 @@ func (w *worker) start(p Push, o PushOptions) {
 		ctx, cancel := context.WithTimeout(context.Background(), long)
 		defer cancel()
 		_ = pushes.Stop(ctx)
-		w.server.Close()
+		if w.server != nil {
+			w.server.Close()
+		}
 	})
 	w.eventually("the queue is there", func() bool {
 		_, err := w.broker.Queue(w.Context(), "t", "q")
@@ -330,7 +332,7 @@ func TestOrderedPush(t *testing.T) {
 		order = append(order, m.body)
 		mu.Unlock()
 	})
-	second, err := w.StartPush([]Push{{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true}}, func(Push) PushOptions { return PushOptions{} })
+	second, err := w.StartPush(t.Context(), Push{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true}, PushOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +424,7 @@ func TestDeadLettersOfPatterns(t *testing.T) {
 		rw.WriteHeader(http.StatusGone)
 	}))
 	defer server.Close()
-	pushes, err := k.StartPush([]Push{{Topic: ">", Queue: "all", URL: server.URL, Concurrency: 1}}, func(Push) PushOptions { return PushOptions{} })
+	pushes, err := k.StartPush(t.Context(), Push{Topic: ">", Queue: "all", URL: server.URL, Concurrency: 1}, PushOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
