@@ -488,19 +488,18 @@ func TestTopicsDoNotWaitForEachOther(t *testing.T) {
 		got <- r.Header.Get("Micro-Topic")
 	}))
 	defer server.Close()
-	pushes, err := k.StartPush([]Push{
+	for _, p := range []Push{
 		{Topic: "slow", Queue: "q", URL: server.URL + "/slow", Concurrency: 2},
 		{Topic: "slow.ordered", Queue: "q", URL: server.URL + "/slow", Concurrency: 1, Ordered: true},
 		{Topic: "quick", Queue: "q", URL: server.URL + "/quick", Concurrency: 1},
-	}, func(Push) PushOptions { return PushOptions{} })
-	if err != nil {
-		t.Fatal(err)
+	} {
+		pusher, err := k.StartPush(t.Context(), p, PushOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = pusher.Stop(t.Context()) }()
 	}
-	defer func() { _ = pushes.Stop(t.Context()) }()
 	defer close(hang)
-	for _, topic := range []string{"slow", "slow.ordered", "quick"} {
-		k.eventually("the queue is there", func() bool { _, err := k.broker.Queue(t.Context(), topic, "q"); return err == nil })
-	}
 	for range 50 { // more than may be under way
 		k.post("slow", "x")
 		k.post("slow.ordered", "x")
