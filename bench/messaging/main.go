@@ -17,12 +17,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 )
 
@@ -45,18 +44,13 @@ func main() {
 	flag.IntVar(&o.body, "body", 200, "bytes of a message")
 	flag.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of the sidecar during each measurement")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	rows, err := run(ctx, o)
-	if err == nil {
-		err = errors.Join(printTable(os.Stdout, rows), missed(rows))
-	}
-	if err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "messaging:", err)
-		os.Exit(1)
-	}
+	command.Run("messaging", func(ctx context.Context) error {
+		rows, err := run(ctx, o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(printTable(os.Stdout, rows), missed(rows))
+	})
 }
 
 // row is one measure. least says that the bar is the least that it should be,

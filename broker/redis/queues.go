@@ -173,7 +173,7 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 	if after != "" {
 		var ok bool
 		if from, ok = position(after); !ok {
-			return nil, fmt.Errorf("browse queue %s: %.100q is no id", queue, after)
+			return nil, fmt.Errorf("browse queue %s: %w: %.100q", queue, broker.ErrNoMessage, after)
 		}
 	}
 	ids, err := b.run(ctx, b.scripts.browse, []string{keys(topic)}, queue).StringSlice()

@@ -226,7 +226,7 @@ func refusal(err error) *httpmsg.Error {
 	case errors.Is(err, broker.ErrTooLarge):
 		return httpmsg.Errorf(http.StatusRequestEntityTooLarge, "%v", err)
 	case errors.Is(err, broker.ErrFull):
-		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v", err)
+		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v; \"micro queue list\" shows what holds messages", err)
 	case errors.Is(err, errors.ErrUnsupported):
 		return httpmsg.Errorf(http.StatusNotImplemented, "%s", Unsupported(err))
 	case errors.Is(err, broker.ErrNoQueue), errors.Is(err, broker.ErrNoMessage):

@@ -22,7 +22,7 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 			w.Header().Set("Upgrade", "websocket")
 			w.Header().Set("Connection", "Upgrade")
 		}
-		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; to publish, use POST")
+		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; without one, have messages posted to you with --subscribe; to publish, use POST")
 	}
 	c := newConnection(m, q)
 	if !m.enter(c) {
