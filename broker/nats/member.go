@@ -54,6 +54,7 @@ type member struct {
 	slots chan struct{} // one for each message that is given out, when the prefetch bounds that
 
 	appetite appetite // on mu
+	ticket   ticket   // on mu
 
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
@@ -231,6 +232,15 @@ func (m *member) ask() error {
 		m.mu.Unlock()
 		return nil
 	}
+	expires, beat := requestExpires, heartbeat
+	if large := m.appetite.budget > 0 && most == 0 && !m.collecting; !large {
+		m.giveTicket()
+	} else if !m.takeTicket() {
+		m.mu.Unlock()
+		return nil
+	} else {
+		expires, beat = largeExpires, largeHeartbeat
+	}
 	m.asked += batch
 	m.appetite.ask(most)
 	m.heard = time.Now()
@@ -241,7 +251,7 @@ func (m *member) ask() error {
 		Expires   time.Duration `json:"expires"`
 		Heartbeat time.Duration `json:"idle_heartbeat"`
 		MaxBytes  int           `json:"max_bytes,omitempty"`
-	}{batch, requestExpires, heartbeat, most})
+	}{batch, expires, beat, most})
 	if err != nil {
 		return err
 	}
@@ -311,6 +321,7 @@ func (m *member) drop() {
 	m.mu.Lock()
 	sub := m.sub
 	m.sub = nil
+	m.giveTicket()
 	m.mu.Unlock()
 	if sub != nil {
 		// It fails when the connection is closed, and then there is nothing to end.
@@ -336,6 +347,7 @@ func (m *member) take(msg *gonats.Msg) {
 		return
 	}
 	m.asked--
+	m.giveTicket()
 	m.heard = time.Now()
 	m.holdings[h] = struct{}{}
 	m.appetite.take(h.size)
@@ -383,6 +395,8 @@ func (m *member) status(msg *gonats.Msg) {
 			return
 		}
 		m.mu.Lock()
+		m.giveTicket()
+		m.appetite.refused = 0 // that message may be another's by now
 		m.asked = max(m.asked-rest, 0)
 		m.mu.Unlock()
 		m.wake()

@@ -25,7 +25,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	for n := range each {
 		for i := range subscribers {
 			f.publish(fmt.Sprint("slow", i), text)
-			if got := f.backlog.bytes.Load(); got > most+subscribers*2*body {
+			if got := f.live.bytes.Load(); got > most+subscribers*2*body {
 				t.Fatalf("%d MiB wait", got>>20)
 			}
 		}
@@ -40,7 +40,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	for _, c := range slow {
 		_ = c.CloseNow()
 	}
-	f.eventually("nothing waits", func() bool { return f.Counts().Subscribers == 1 && f.backlog.bytes.Load() == 0 })
+	f.eventually("nothing waits", func() bool { return f.Counts().Subscribers == 1 && f.live.bytes.Load() == 0 })
 }
 
 // A topic's frame is in memory once, however many wait for it.

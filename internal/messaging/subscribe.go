@@ -38,8 +38,9 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 // serveLive serves a subscriber that gets what is published while it is there.
 func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connection) error {
 	s := newSubscriber(c)
-	m.backlog.enter(s)
-	defer m.backlog.leave(s)
+	m.live.enter(s)
+	defer m.live.leave(s)
+	defer s.drop()
 	leave, err := m.join(r.Context(), s)
 	if err != nil {
 		return refusal(err)
