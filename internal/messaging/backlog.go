@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coder/websocket"
 )
@@ -19,10 +20,14 @@ type backlog struct {
 	all map[burden]struct{}
 }
 
+// pressedGrace is how long a frame that is half sent may still take when its
+// subscriber is cut for room: as long as it takes, it is in memory.
+const pressedGrace = 100 * time.Millisecond
+
 // burden is a subscriber that something is kept in memory for.
 type burden interface {
-	// weight is how many bytes are let go of when it is cut; 0 when its end
-	// has begun.
+	// weight says how much it burdens the others; 0 when nothing would be let
+	// go of, or its end has begun.
 	weight() int64
 	// cutOff ends it, and lets go at once of what it weighs.
 	cutOff(why string)
@@ -98,6 +103,7 @@ func (s *subscriber) cutOff(why string) {
 	s.mu.Lock()
 	n := len(s.waiting)
 	s.mu.Unlock()
+	s.wire.hurry(pressedGrace)
 	s.slow(why, n)
 	s.drop()
 }
@@ -110,14 +116,15 @@ func (s *subscriber) drop() {
 	s.waiting, s.bytes = nil, 0
 }
 
-// weight implements burden: the messages that the client has.
+// weight implements burden: the bytes of messages that the client has, times the
+// milliseconds for which it has done nothing about them.
 func (s *session) weight() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended.Err() != nil {
 		return 0
 	}
-	return s.bytes
+	return s.bytes * (1 + time.Since(s.worked).Milliseconds())
 }
 
 // cutOff implements burden. The messages are given back.
@@ -125,6 +132,7 @@ func (s *session) cutOff(why string) {
 	s.mu.Lock()
 	n := len(s.held)
 	s.mu.Unlock()
+	s.wire.hurry(pressedGrace)
 	s.slow(why, n)
 	s.mu.Lock()
 	defer s.mu.Unlock()

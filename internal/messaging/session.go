@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -18,10 +19,11 @@ type session struct {
 	*connection
 	member broker.Member
 
-	mu    sync.Mutex
-	held  map[string]*broker.Held // what the client has, by ID
-	bytes int64                   // of these
-	left  bool
+	mu     sync.Mutex
+	held   map[string]*broker.Held // what the client has, by ID
+	bytes  int64                   // of these
+	worked time.Time               // when it last settled one, or got one after it had none
+	left   bool
 }
 
 // write sends messages as they come, until the end: those that are there go
@@ -148,6 +150,9 @@ func (s *session) remove(id string) {
 func (s *session) weigh(n int64) {
 	if s.left { // they count no more
 		return
+	}
+	if s.bytes == 0 || n < 0 {
+		s.worked = time.Now()
 	}
 	s.bytes += n
 	s.m.durables.bytes.Add(n)

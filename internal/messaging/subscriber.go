@@ -64,7 +64,8 @@ func (s *subscriber) encode(d broker.Delivery) *encoded {
 // other waits for it and it knows that it missed something.
 func (s *subscriber) deliver(f *encoded) {
 	if n, full := s.put(f); full {
-		s.cutOff(fmt.Sprintf("slow consumer: %d messages were waiting", n))
+		s.slow(fmt.Sprintf("slow consumer: %d messages were waiting", n), n)
+		s.drop()
 	}
 	s.m.live.relieve()
 }
