@@ -99,7 +99,6 @@ func TestHostileFrames(t *testing.T) {
 			"no beginning":          frame(more, "x"),
 			"two beginnings":        append(frame(firstText, "x"), frame(firstText, "y")...),
 			"length of 2^63":        {binaryFrame, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0},
-			"length of 2^62":        {binaryFrame, 0xff, 0x3f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 1},
 			"close of one byte":     frame(closing, "x"),
 			"close with odd code":   frame(closing, "\x00\x01"),
 			"close and no text":     frame(closing, "\x03\xe8\xff"),
@@ -110,13 +109,11 @@ func TestHostileFrames(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			begun := time.Now()
 			_, _ = f.Write(bytes) // it may be closed at once
 			if err := f.drained(); err != nil {
 				t.Errorf("%s on %s: %v", name, query, err)
 			}
 			_ = f.Close()
-			t.Log(name, query, time.Since(begun))
 		}
 	}
 	s.post("/broker?topic=frames", "well").is(t, 200, "")
@@ -182,67 +179,82 @@ func TestHostileFloods(t *testing.T) {
 	s.post("/broker?topic=floods", "x").is(t, 200, "")
 }
 
-// TestHostileCrowd has many subscribers come and not read, and leave.
+// TestHostileCrowd has many subscribers come that do not read, and leave: what
+// the sidecar holds for them is bounded, and nothing of it stays.
 func TestHostileCrowd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, noConsul)
-	s := w.sidecar(t)
+	s := w.sidecar(t, "--max_body_size=1MiB") // 16 MiB for a subscriber, 128 MiB for all
 	s.post("/broker?topic=crowd", "x").is(t, 200, "")
 	before := s.cost()
-	const crowd, body = 300, 1 << 20
-	crowdOf := func(query func(i int) string) (all []*foe) {
-		var mu sync.Mutex
-		var wg sync.WaitGroup
-		turn := make(chan struct{}, 32)
-		for i := range crowd {
-			turn <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-turn }()
-				f, err := s.upgrade(query(i))
-				if err != nil {
-					t.Errorf("subscriber %d: %v", i, err)
-					return
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				all = append(all, f)
-			})
-		}
-		wg.Wait()
-		return all
-	}
-	phase := func(what string, query func(i int) string, publish func()) {
+	const crowd = 200
+	large := strings.Repeat("x", 1<<20)
+	for _, c := range []struct {
+		what     string
+		query    func(i int) string
+		topics   int
+		messages int
+		most     float64 // megabytes resident
+	}{
+		// One frame for all.
+		{"live", func(int) string { return "topic=crowd0" }, 1, 10, 300},
+		{"live, a topic each", func(i int) string { return fmt.Sprint("topic=crowd", i) }, 30, 10, 700},
+		{"durable, a queue each", func(i int) string { return fmt.Sprintf("topic=crowd0&ack=true&queue=q%d", i) }, 1, 4, 1000},
+	} {
 		begun := time.Now()
-		all := crowdOf(query)
-		t.Logf("%s: %d came in %v; %v", what, len(all), time.Since(begun).Round(time.Millisecond), s.cost())
-		publish()
-		t.Logf("%s: published after %v; %v", what, time.Since(begun).Round(time.Millisecond), s.cost())
+		all := s.crowd(t, crowd, c.query)
+		came := time.Since(begun)
+		highest := cost{}
+		for i := range c.topics {
+			for range c.messages {
+				// On a busy machine an engine may take longer than a publisher waits.
+				s.ask("POST", fmt.Sprint("/broker?topic=crowd", i), large)
+				if now := s.cost(); now.resident > highest.resident {
+					highest = now
+				}
+			}
+		}
+		t.Logf("%s: %d came in %v, %v in all; at most %v", c.what, len(all), came.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond), highest)
+		if highest.resident > c.most {
+			t.Errorf("%s: %.0f MB were resident, at most %.0f", c.what, highest.resident, c.most)
+		}
 		for _, f := range all {
 			_ = f.Close()
 		}
-		within(t, patient, "them to be gone", func() bool { return s.metric("micro_message_subscribers") == 0 })
-		t.Logf("%s: gone after %v; %v", what, time.Since(begun).Round(time.Millisecond), s.cost())
+		within(t, patient, "the subscribers to be gone", func() bool { return s.metric("micro_message_subscribers") == 0 })
 	}
-	large := strings.Repeat("x", body)
-	phase("one topic", func(int) string { return "topic=crowd" }, func() {
-		for range 20 {
-			b := time.Now()
-			a := s.post("/broker?topic=crowd", large)
-			t.Log(a.status, time.Since(b), s.metric("go_memstats_heap_inuse_bytes")/1e6)
-		}
+	for i := range crowd { // whose consumers are the embedded engine's
+		s.ask("DELETE", fmt.Sprintf("/broker?topic=crowd0&queue=q%d", i), "").is(t, 200, "")
+	}
+	now := cost{}
+	t.Cleanup(func() { t.Logf("before: %v; after: %v", before, now) })
+	within(t, patient, "goroutines and files to be as before", func() bool {
+		now = s.cost()
+		return now.goroutines < before.goroutines+20 && now.files < before.files+10
 	})
-	phase("a topic each", func(i int) string { return fmt.Sprintf("topic=crowd-%d", i) }, func() {
-		for i := range crowd / 5 {
-			for range 20 {
-				s.post(fmt.Sprintf("/broker?topic=crowd-%d", i), large).is(t, 200, "")
+	s.post("/broker?topic=crowd", "x").is(t, 200, "")
+}
+
+// crowd opens so many WebSockets.
+func (s *sidecar) crowd(t *testing.T, n int, query func(i int) string) (all []*foe) {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, 32)
+	for i := range n {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			f, err := s.upgrade(query(i))
+			if err != nil {
+				t.Errorf("subscriber %d: %v", i, err)
+				return
 			}
-		}
-	})
-	phase("durable", func(i int) string { return fmt.Sprintf("topic=kept&ack=true&queue=q%d", i) }, func() {
-		for range 20 {
-			s.post("/broker?topic=kept", large).is(t, 200, "")
-		}
-	})
-	after := s.cost()
-	t.Logf("before: %v\nafter: %v", before, after)
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, f)
+		})
+	}
+	wg.Wait()
+	return all
 }
