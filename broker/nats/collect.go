@@ -163,7 +163,8 @@ func (m *member) collect() error {
 		return err
 	}
 	have := m.newRound(before)
-	if before.NumAckPending == 0 && before.AckFloor.Consumer == before.Delivered.Consumer && len(have) == 0 {
+	// All zeros are said of a consumer that nobody leads, too.
+	if delivered := before.Delivered.Consumer; delivered > 0 && before.NumAckPending == 0 && before.AckFloor.Consumer == delivered && len(have) == 0 {
 		m.giveOut(before) // nothing is out
 		return nil
 	}

@@ -15,12 +15,12 @@ import (
 	"github.com/micro/sidecar/internal/testserver"
 )
 
-// TestMessagesCutOff has the network between a sidecar and the messages' NATS
+// TestNATSCutOff has the network between a sidecar and the messages' NATS
 // server fail, while the sidecar publishes, pushes messages, pushes others in
 // order and has a WebSocket pull. Another sidecar of the same queues is not cut
 // off. Publishers are told in time, nothing that got a 200 is lost, order is
 // kept, and soon after the network is back all is as before.
-func TestMessagesCutOff(t *testing.T) {
+func TestNATSCutOff(t *testing.T) {
 	for name, test := range map[string]struct {
 		cut, heal func(*testserver.Relay)
 		silent    bool // publishing does not work meanwhile
@@ -34,12 +34,12 @@ func TestMessagesCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testMessagesCutOff(t, test.cut, test.heal, test.silent)
+			testNATSCutOff(t, test.cut, test.heal, test.silent)
 		})
 	}
 }
 
-func testMessagesCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent bool) {
+func testNATSCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent bool) {
 	server := testserver.NATS(t)
 	relay := testserver.NewRelay(t, server.Addr)
 	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats")
@@ -74,11 +74,13 @@ func testMessagesCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent 
 	within(t, 2*patient, "all messages of before", func() bool { return l.missing() == 0 })
 	before := far.cost().goroutines
 
+	l.strike()
 	cut(relay)
 	if silent {
 		ctx, cancel := context.WithTimeout(t.Context(), patient)
 		begun := time.Now()
-		status := statusOfOrder(ctx, far.addr, "doubtful")
+		l.offer("doubtful/1")
+		status := statusOfOrder(ctx, far.addr, bodyOf("doubtful/1"))
 		cancel()
 		// It is said after 5 s; this machine may be busy.
 		if took := time.Since(begun); status != http.StatusServiceUnavailable && status != http.StatusGatewayTimeout || took > 15*time.Second {
@@ -91,7 +93,7 @@ func testMessagesCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent 
 	publish(1100 * time.Millisecond)
 	t.Logf("published again %v after the network was back", time.Since(healed).Round(10*time.Millisecond))
 	within(t, 2*patient, "all messages to come"+l.missed(), func() bool { return l.missing() == 0 })
-	t.Logf("all had come %v after it; %d messages, %d duplicates", time.Since(healed).Round(10*time.Millisecond), len(l.stored()), l.duplicates())
+	t.Logf("all had come %v after it; %d messages, %d duplicates", time.Since(healed).Round(10*time.Millisecond), l.stored(), l.duplicates())
 	for _, fault := range l.faults("audit") {
 		t.Error(fault)
 	}
@@ -101,8 +103,8 @@ func testMessagesCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent 
 }
 
 // statusOfOrder publishes a message once; 0 is no answer.
-func statusOfOrder(ctx context.Context, address, message string) int {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", strings.NewReader(message))
+func statusOfOrder(ctx context.Context, address, body string) int {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", strings.NewReader(body))
 	if err != nil {
 		return 0
 	}
