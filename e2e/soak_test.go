@@ -102,6 +102,17 @@ func TestSoak(t *testing.T) {
 		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=redis", "MICRO_BROKER_ADDRESS=redis://"+server.Addr),
 			&cluster{nodes: []engineNode{server}, most: 5 * time.Second})
 	})
+	t.Run("sentinel", func(t *testing.T) {
+		if *soakTime < time.Minute {
+			t.Skip("a replica takes over in ten seconds or so: not in less than -soak=1m")
+		}
+		servers, sentinel := testserver.RedisReplicas(t, 3)
+		c := cluster{most: 30 * time.Second}
+		for _, s := range servers {
+			c.nodes = append(c.nodes, s)
+		}
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=redis", "MICRO_BROKER_ADDRESS=redis://"+sentinel+"?master=main&replicas=1"), &c)
+	})
 	t.Run("rabbitmq", func(t *testing.T) {
 		servers := testserver.RabbitMQCluster(t, 3)
 		c := cluster{most: 20 * time.Second}
