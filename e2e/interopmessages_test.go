@@ -30,16 +30,19 @@ var interopBuses = []struct {
 	env      func(address string) []string // of the sidecar
 	durable  bool
 	shares   bool // a queue has members on both sides
+	plugin   bool // the sidecar is a custom build
 	versions []generation
 }{
 	{"`http`, in Consul", "http", "consul", func(t *testing.T) string { return testserver.Consul(t).Addr },
-		func(a string) []string { return registryAt("consul", a) }, false, true, []generation{v08, v10, v4, v5}},
+		func(a string) []string { return registryAt("consul", a) }, false, true, false, []generation{v08, v10, v4, v5}},
 	{"`http`, in etcd", "http", "etcd", func(t *testing.T) string { return testserver.Etcd(t).Addr },
-		func(a string) []string { return registryAt("etcd", a) }, false, true, []generation{v118}},
+		func(a string) []string { return registryAt("etcd", a) }, false, true, false, []generation{v118}},
 	{"`nats`", "nats", "", func(t *testing.T) string { return testserver.NATS(t).Addr },
-		func(a string) []string { return brokerAt("nats", "nats://"+a) }, true, true, []generation{v08, v118, v4, v5}},
+		func(a string) []string { return brokerAt("nats", "nats://"+a) }, true, true, false, []generation{v08, v118, v4, v5}},
 	{"`rabbitmq`", "rabbitmq", "", func(t *testing.T) string { return testserver.RabbitMQ(t).Addr },
-		func(a string) []string { return brokerAt("rabbitmq", "amqp://"+a) }, true, false, []generation{v08, v4, v5}},
+		func(a string) []string { return brokerAt("rabbitmq", "amqp://"+a) }, true, false, false, []generation{v08, v4, v5}},
+	{"go-micro's NATS broker, [plugged in](plugins.md)", "nats", "", plainNATS,
+		func(a string) []string { return brokerAt("gonats", a) }, false, true, true, []generation{v118, v4, v5}},
 }
 
 func brokerAt(name, address string) []string {
@@ -74,7 +77,11 @@ func testInteropMessages(t *testing.T, programs map[string]string) {
 			t.Run(bus.name, func(t *testing.T) {
 				t.Parallel()
 				address := bus.start(t)
-				s := newWorld(t, noConsul).with(bus.env(address)...).sidecar(t)
+				w := newWorld(t, noConsul).with(bus.env(address)...)
+				if bus.plugin {
+					w.binary = programs["plugins"]
+				}
+				s := w.sidecar(t)
 				for _, g := range bus.versions {
 					t.Run(g.version, func(t *testing.T) {
 						name := prefix + strings.ReplaceAll(g.version, ".", "-")
