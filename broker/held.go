@@ -21,6 +21,7 @@ type Held struct {
 
 	wait    time.Duration
 	holding Holding
+	fenced  Fenced // the holding, or nil
 
 	mu    sync.Mutex // held during calls of holding, so that they never overlap
 	ended error      // ErrSettled or ErrLapsed
@@ -50,11 +51,12 @@ type Holding interface {
 	Lapse()
 }
 
-// Fenced is a [Holding] whose message may be given to another before its
-// AckWait is over.
+// Fenced is a [Holding] of a member that may lose all it holds before its
+// AckWait is over, at a moment that its own clock tells.
 type Fenced interface {
 	Holding
-	// Ours tells, by the clock of now, that it was not. It does not block.
+	// Ours tells that the message is still the member's: it is asked before
+	// anything is done with it. It does not block.
 	Ours() bool
 }
 
@@ -62,6 +64,7 @@ type Fenced interface {
 // the queue's AckWait.
 func Hold(s Stored, attempt int, wait time.Duration, h Holding) *Held {
 	held := &Held{Stored: s, Attempt: attempt, wait: wait, holding: h, until: time.Now().Add(wait)}
+	held.fenced, _ = h.(Fenced)
 	held.mu.Lock() // the timer may be quicker than its assignment
 	defer held.mu.Unlock()
 	held.timer = time.AfterFunc(wait, held.lapse)
@@ -92,10 +95,10 @@ func (h *Held) over() error {
 		h.ended = ErrLapsed
 		h.timer.Stop()
 		return ErrLapsed
+	case h.fenced != nil && !h.fenced.Ours():
+		h.lost.Store(true)
+		return h.over()
 	case !time.Now().Before(h.until): // a process that was stopped for a while gets here before its timers run
-		return ErrLapsed
-	}
-	if f, ok := h.holding.(Fenced); ok && !f.Ours() {
 		return ErrLapsed
 	}
 	return nil

@@ -205,7 +205,7 @@ func awaitAll(t *testing.T, w world, l *ledger) {
 			least, last = n, time.Now()
 		} else if time.Since(last) > 2*patient {
 			_, queues, complaint := w.run(t, "queue", "list", "orders")
-			t.Fatalf("%d messages do not come; the queues: %s%s", least, queues, complaint)
+			t.Fatalf("%d messages do not come:%s\nThe queues: %s%s", least, l.missed(), queues, complaint)
 		}
 	}
 }

@@ -49,12 +49,16 @@ func newItem(in *intake, d amqp.Delivery) *item {
 	return it
 }
 
+// unnamed begins the IDs of messages that have none: those with the same body
+// have the same.
+const unnamed = "unnamed-"
+
 // readStored reads a message of a durable queue.
 func readStored(d amqp.Delivery) broker.Stored {
 	s := broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}
 	if s.ID == "" { // of a foreign publisher
 		sum := sha256.Sum256(d.Body)
-		s.ID = hex.EncodeToString(sum[:16])
+		s.ID = unnamed + hex.EncodeToString(sum[:16])
 	}
 	if s.At.IsZero() {
 		s.At = time.Now()
@@ -116,6 +120,22 @@ func (it *item) store(ctx context.Context, m *member, attempt int) error {
 	return m.broker.publisher.send(ctx, "", m.queue.name, amqp.Publishing{
 		Headers: header, Body: d.Body, DeliveryMode: amqp.Persistent, MessageId: it.stored.ID, Timestamp: it.stored.At,
 		ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
+	})
+}
+
+// arrive offers a message that the server has delivered, or acknowledges it
+// when it repeats another one.
+func (m *member) arrive(it *item) {
+	if !m.broker.repeats.has(m.queue.name, it) {
+		m.offer(it, 0)
+		return
+	}
+	m.done.Go(func() {
+		ctx, cancel := context.WithTimeout(m.over, callTimeout)
+		defer cancel()
+		// What fails comes again.
+		_ = it.tell(ctx, func() error { return it.delivery.Ack(false) })
+		signal(m.retune)
 	})
 }
 

@@ -51,11 +51,15 @@ type member struct {
 // to the member when it ends, and comes again.
 type intake struct {
 	source
-	closed  <-chan *amqp.Error // closed with it
-	over    context.Context    // ended with the channel
-	end     context.CancelFunc
-	request *request // of now
+	closed   <-chan *amqp.Error // closed with it
+	over     context.Context    // ended with the channel
+	end      context.CancelFunc
+	request  *request     // of now
+	consumer atomic.Int32 // its number, or replacing
 }
+
+// replacing is the number of a consumer that another one takes the place of.
+const replacing = -1
 
 // request is what a consumer asks for: the server gives it messages until as
 // many are not settled as there is room for.
@@ -96,13 +100,21 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	return m, nil
 }
 
-// consume begins to receive, and declares the queue again: somebody may have
-// deleted it.
-func (m *member) consume(ctx context.Context) (source, error) {
-	q := m.queue
-	if err := m.broker.make(ctx, &q); err != nil {
+// rejoin is consume for a queue that somebody may have deleted: it is declared
+// again, under its lock, so that nobody sees it before it gets messages.
+func (m *member) rejoin(ctx context.Context) (source, error) {
+	err := m.broker.locked(ctx, m.queue.name, func(*amqp.Channel) error {
+		q := m.queue
+		return m.broker.make(ctx, &q)
+	})
+	if err != nil {
 		return source{}, err
 	}
+	return m.consume(ctx)
+}
+
+// consume begins to receive.
+func (m *member) consume(ctx context.Context) (source, error) {
 	_, ch, err := m.broker.consuming.channel(ctx)
 	if err != nil {
 		return source{}, err
@@ -133,6 +145,7 @@ func (m *member) take(src source) {
 	m.mu.Lock()
 	m.intake = in
 	m.mu.Unlock()
+	m.done.Go(func() { m.attend(in) })
 }
 
 // run runs until the member is closed.
@@ -145,7 +158,7 @@ func (m *member) run() {
 		if m.drained.Err() != nil {
 			return
 		}
-		src, ok := again(m.drained, m.broker, m.consume)
+		src, ok := again(m.drained, m.broker, m.rejoin)
 		if !ok {
 			return
 		}
@@ -201,7 +214,7 @@ func (m *member) receive(in *intake) {
 		case d, ok := <-in.deliveries:
 			switch {
 			case ok:
-				m.offer(in.item(d), 0)
+				m.arrive(in.item(d))
 			case m.drained.Err() == nil: // the queue was deleted
 				return
 			default: // we have cancelled the consumer, and settle what we have
@@ -229,11 +242,13 @@ func (m *member) starving() bool {
 // quorum queue does not let it have more. What that has stays ours. It returns
 // false when the channel has gone.
 func (m *member) askAgain(in *intake, n int) bool {
+	in.consumer.Store(replacing)
+	defer in.consumer.Store(int32(n)) //nolint:gosec // it does not come that far
 	if _, err := bound.Call(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) }); err != nil {
 		return false
 	}
 	for d := range in.deliveries { // there may be some: what it had settled
-		m.offer(in.item(d), 0)
+		m.arrive(in.item(d))
 	}
 	m.mu.Lock()
 	room := max(m.prefetch-len(m.held), 1)
