@@ -79,7 +79,12 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
-	args, admin := []string{"--data_dir=" + data}, ""
+	app, err := startApplication()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, app.server.Close()) }()
+	args, admin := append([]string{"--data_dir=" + data}, app.subscriptions()...), ""
 	if o.profiles != "" {
 		if admin, err = freeAddress(); err != nil {
 			return nil, err
@@ -91,7 +96,7 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
-	m := &measurement{options: o, sidecar: s}
+	m := &measurement{options: o, sidecar: s, application: app}
 	if err := m.open(ctx, data); err != nil {
 		return nil, err
 	}
@@ -102,8 +107,11 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 	}{
 		{"publish", m.publish},
 		{"publish-engine", m.publishEngine},
+		{"publish-batches", m.publishBatches},
 		{"acknowledge", m.endToEnd},
 		{"acknowledge-engine", m.endToEndEngine},
+		{"push", m.push},
+		{"push-ordered", m.pushOrdered},
 		{"fan-out", m.fanOut},
 		{"latency", m.latency},
 	} {

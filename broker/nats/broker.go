@@ -217,7 +217,7 @@ func overLimit(err error) bool {
 func (b *Broker) fill(msg *gonats.Msg, m broker.Message) (size int, err error) {
 	msg.Header = gonats.Header{}
 	if b.o.GoMicro {
-		msg.Data, err = encodeEnvelope(m)
+		msg.Data, err = encodeEnvelope(msg.Subject, m)
 		return len(msg.Data), err
 	}
 	msg.Data = bytes.Clone(m.Body)
