@@ -66,9 +66,11 @@ func (m *member) returnedBefore(id string) (int, error) {
 	return strconv.Atoi(value)
 }
 
+const ack = "+ACK"
+
 // Ack implements [broker.Holding].
 func (h *holding) Ack(ctx context.Context) error {
-	return h.say(ctx, "+ACK", true)
+	return h.say(ctx, ack, true)
 }
 
 // Nack implements [broker.Holding].
@@ -107,6 +109,9 @@ func (h *holding) say(ctx context.Context, word string, last bool) error {
 	})
 	if err != nil {
 		return err
+	}
+	if word == ack {
+		h.member.acks.note(h.reply)
 	}
 	if last {
 		h.free()

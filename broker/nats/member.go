@@ -54,6 +54,7 @@ type member struct {
 	slots chan struct{} // one for each message that is given out, when the prefetch bounds that
 
 	appetite appetite // on mu
+	acks     acks
 
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
@@ -107,6 +108,7 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	b.members[m] = struct{}{}
 	m.worker.Go(m.run)
 	m.worker.Go(m.tellSeen)
+	m.worker.Go(m.repeatAcks)
 	if m.turn != nil {
 		go m.turn.run()
 	}
