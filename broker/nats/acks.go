@@ -22,7 +22,8 @@ const (
 // acks are the latest acknowledgements of a member. An acknowledgement is not
 // answered. Those that were on their way to a server that ends, or that it had
 // taken and not written down, are said again to the one that takes its place.
-// There an acknowledgement of what is acknowledged means nothing.
+// There an acknowledgement of what is acknowledged means nothing. Members of an
+// ordered queue do without: theirs would be about messages that the next one has.
 type acks struct {
 	mu   sync.Mutex
 	said []said // a ring, once it is full

@@ -27,8 +27,8 @@ const (
 	backoffMost  = 30 * time.Second
 	// maxRetryAfter bounds what an application may ask for.
 	maxRetryAfter = 24 * time.Hour
-	// maxAnswer is how much of an answer is read, so that its connection can
-	// be used again.
+	// maxAnswer is how much of an answer's body is read, so that its connection
+	// can be used again, and how large its head may be.
 	maxAnswer = 64 << 10
 )
 
@@ -101,8 +101,7 @@ func (w *Pusher) attempt(ctx context.Context, h *broker.Held) answer {
 
 // passOver acknowledges messages that are none of this queue's business.
 func (w *Pusher) passOver(h *broker.Held) bool {
-	own := h.Header[deadQueueField] == w.p.Queue && IsPattern(w.p.Topic) // what it has given up itself
-	if !own && !internal(h.Topic, w.p.Topic) && forThisQueue(h.Header, w.p.Queue) {
+	if !passedOver(h, w.p.Topic, w.p.Queue) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
@@ -304,7 +303,7 @@ func setHeader(header http.Header, h *broker.Held) {
 	for name, value := range h.Header {
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
-		case canonical == onlyQueueField, staysHere(canonical):
+		case canonical == onlyQueueField, staysHere(canonical), saidByUs(name):
 		case !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value):
 			odd[name] = value
 		default:
@@ -325,7 +324,7 @@ func setHeader(header http.Header, h *broker.Held) {
 	}
 	header.Set(topicField, topic)
 	header.Set(attemptField, strconv.Itoa(h.Attempt))
-	if h.Header[idField] == "" || header[idField] == nil {
+	if len(header[idField]) == 0 || header[idField][0] == "" {
 		header.Set(idField, h.ID)
 	}
 }

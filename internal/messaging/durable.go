@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -49,11 +50,13 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	if err := m.matches(d, c.topic); err != nil {
 		return refusal(err)
 	}
+	share, give := m.allowance.take(m.o.MaxBuffered)
+	defer give()
 	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
 	defer cancel()
 	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{
 		QueueOptions: broker.QueueOptions{AckWait: c.ackWait, Expires: c.expires},
-		Prefetch:     c.prefetch, PrefetchBytes: int(m.o.MaxBuffered),
+		Prefetch:     c.prefetch, PrefetchBytes: int(share),
 	})
 	if err != nil {
 		return refusal(err)
@@ -82,30 +85,42 @@ func (m *Messaging) leaveQueue(member broker.Member) {
 
 // The fields that a dead letter has beside those of the message.
 const (
-	deadTopicField    = "Micro-Dead-Topic"    // what the message was published to
-	deadQueueField    = "Micro-Dead-Queue"    // whose members failed
-	deadIDField       = "Micro-Dead-Id"       // its ID there
-	deadReasonField   = "Micro-Dead-Reason"   // a sentence
-	deadAttemptsField = "Micro-Dead-Attempts" // a number
-	deadFirstField    = "Micro-Dead-First"    // when it was stored, RFC 3339
-	deadLastField     = "Micro-Dead-Last"     // when it was given up
+	deadPrefix        = "Micro-Dead-"
+	deadTopicField    = deadPrefix + "Topic"    // what the message was published to
+	deadQueueField    = deadPrefix + "Queue"    // whose members failed
+	deadIDField       = deadPrefix + "Id"       // its ID there
+	deadReasonField   = deadPrefix + "Reason"   // a sentence
+	deadAttemptsField = deadPrefix + "Attempts" // a number
+	deadFirstField    = deadPrefix + "First"    // when it was stored, RFC 3339
+	deadLastField     = deadPrefix + "Last"     // when it was given up
 )
 
-// deadSuffix makes a topic's topic of dead letters, and DeadQueue is the
-// durable queue there that keeps them.
-const (
-	deadSuffix = ".dead"
-	DeadQueue  = "dead"
-)
+// DeadQueue is the durable queue that keeps the dead letters of a topic.
+const DeadQueue = "dead"
 
 // DeadTopic is where the dead letters of a topic go unless something else is said.
-func DeadTopic(topic string) string { return topic + deadSuffix }
+func DeadTopic(topic string) string { return topic + broker.DeadSuffix }
+
+// passedOver tells the messages that are none of a queue's business. Without
+// the rule about dead letters ([broker.DeadSuffix]) two queues of patterns would
+// bury a message for ever, each what the other has given up.
+func passedOver(h *broker.Held, topic, queue string) bool {
+	if internal(h.Topic, topic) || !forThisQueue(h.Header, queue) {
+		return true
+	}
+	by, dead := h.Header[deadQueueField]
+	if !dead || !IsPattern(topic) {
+		return false
+	}
+	return by == queue || strings.HasSuffix(h.Topic, broker.DeadSuffix) && !strings.HasSuffix(topic, broker.DeadSuffix)
+}
 
 // bury stores a message as a dead letter and only then acknowledges it.
 func (m *Messaging) bury(ctx context.Context, d broker.Durable, h *broker.Held, queue, topic, reason string) error {
 	if topic == "" {
 		topic = DeadTopic(h.Topic)
 	}
+	reason = clip(reason)
 	// Each time: a queue that somebody has deleted would let it fall.
 	if err := d.Declare(ctx, topic, DeadQueue, broker.QueueOptions{}); err != nil {
 		return fmt.Errorf("dead letter: %w", err)

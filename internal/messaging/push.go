@@ -120,13 +120,15 @@ func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *Pusher {
 	if p.Concurrency < 1 {
 		p.Concurrency = 1
 	}
+	dialer := net.Dialer{Timeout: m.o.Timeout}
 	transport := &http.Transport{
 		Proxy: nil, DisableCompression: true, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: p.Concurrency, IdleConnTimeout: 30 * time.Second,
+		DialContext: dialer.DialContext, TLSHandshakeTimeout: m.o.Timeout,
+		MaxResponseHeaderBytes: maxAnswer,
 	}
 	if p.Socket != "" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var dialer net.Dialer
 			return dialer.DialContext(ctx, "unix", p.Socket)
 		}
 	}

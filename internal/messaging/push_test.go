@@ -70,7 +70,9 @@ func (w *worker) start(p Push, o PushOptions) {
 		ctx, cancel := context.WithTimeout(context.Background(), long)
 		defer cancel()
 		_ = pushes.Stop(ctx)
-		w.server.Close()
+		if w.server != nil {
+			w.server.Close()
+		}
 	})
 	w.eventually("the queue is there", func() bool {
 		_, err := w.broker.Queue(w.Context(), "t", "q")
@@ -433,5 +435,40 @@ func TestDeadLettersOfPatterns(t *testing.T) {
 	k.settledAll(">", "all")
 	if n := len(got); n != 1 {
 		t.Errorf("%d messages were posted", n)
+	}
+}
+
+// A subscriber over WebSocket with a pattern does not get back what it made a
+// dead letter, and a queue of another pattern does not get it either: what both
+// refuse would never come to rest. Who asks for dead letters gets them, and the
+// queues that leave them alone keep nobody from removing them.
+func TestDeadLettersBelongToThoseWhoAsk(t *testing.T) {
+	k := keep(t)
+	r := k.read("topic=orders.%3E&queue=billing")
+	other := k.read("topic=%3E&queue=archive")
+	asked := k.read("topic=orders.*.dead&queue=alerts")
+	k.read("topic=orders.%3E&queue=away").Conn.CloseNow() //nolint:errcheck // it is the connection's end that matters
+	k.post("orders.eu", "poison")
+	r.say(`{"Term":%q}`, r.expect("poison", 1).ID)
+	letter := asked.expect("poison", 1)
+	if letter.Topic != "orders.eu.dead" || letter.Header["Micro-Dead-Queue"] != "billing" {
+		t.Errorf("dead letter %+v", letter)
+	}
+	other.expect("poison", 1) // the message itself
+	k.post("orders.eu", "next")
+	r.expect("next", 1)
+	other.expect("next", 1)
+	remove := func(want int) {
+		t.Helper()
+		if status, text := k.request("DELETE", "dead&topic=orders.eu&all=true", ""); status != want {
+			t.Errorf("drop: %d %s, want %d", status, text, want)
+		}
+	}
+	remove(http.StatusNotImplemented) // alerts would lose it
+	asked.say(`{"Ack":%q}`, letter.ID)
+	k.settledAll("orders.*.dead", "alerts")
+	remove(http.StatusOK)
+	if status, text := k.request("GET", "dead&topic=orders.eu", ""); status != http.StatusOK || strings.TrimSpace(text) != "[]" {
+		t.Errorf("dead letters: %d %s", status, text)
 	}
 }
