@@ -14,7 +14,7 @@ import (
 const (
 	// forgetful is how long before its end a server may have taken an
 	// acknowledgement and not have written it down.
-	forgetful = 2 * time.Second
+	forgetful = 10 * time.Second
 	// maxAcks bounds how many acknowledgements a member keeps in case of that.
 	maxAcks = 4096
 )

@@ -18,7 +18,7 @@ func TestHandOverForgetsNoAck(t *testing.T) {
 	host := openEngine(t, dir)
 	b := openBroker(t, openEngine(t, dir), nats.Options{})
 	ctx := bounded(t, 60*time.Second)
-	m, err := b.Join(ctx, "t", "q", broker.JoinOptions{QueueOptions: broker.QueueOptions{AckWait: 2 * time.Second}, Prefetch: 500})
+	m, err := b.Join(ctx, "t", "q", broker.JoinOptions{Prefetch: 500})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestHandOverForgetsNoAck(t *testing.T) {
 	if err := <-closed; err != nil {
 		t.Fatal(err)
 	}
-	within(t, 30*time.Second, "nothing is left", func() bool {
+	within(t, broker.DefaultAckWait-5*time.Second, "nothing is left", func() bool {
 		info, err := b.Queue(bounded(t, time.Second), "t", "q")
 		return err == nil && info.Lag+info.Held == 0
 	})

@@ -96,9 +96,9 @@ func (p pushTo) queue() queueName { return queueName{p.Topic, p.Queue} }
 type pushes struct {
 	start    func(context.Context, pushTo) (*messaging.Pusher, error)
 	log      *slog.Logger
-	changes  chan pushChange   // the latest
-	changing task          // makes them
-	news     chan struct{} // a token: a queue is declared
+	changes  chan pushChange // the latest
+	changing task            // makes them
+	news     chan struct{}   // a token: a queue is declared
 
 	mu       sync.Mutex
 	closed   bool // nothing is started any more
