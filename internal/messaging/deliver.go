@@ -137,6 +137,8 @@ func (w *Pusher) keep(h *broker.Held) (stop func()) {
 
 // post makes one request.
 func (w *Pusher) post(ctx context.Context, h *broker.Held) answer {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.p.URL, bytes.NewReader(h.Body))
 	if err != nil {
 		return answer{verdict: absent, reason: err.Error()}
@@ -152,9 +154,12 @@ func (w *Pusher) post(ctx context.Context, h *broker.Held) answer {
 		return answer{reason: err.Error()}
 	}
 	defer resp.Body.Close()
+	// The head has decided: a body that does not end is not waited for.
+	enough := time.AfterFunc(w.m.o.Timeout, cancel)
 	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, maxAnswer))
+	endless := !enough.Stop()
 	a := judge(resp)
-	if err != nil && a.verdict == done && resp.Header.Get(ackField) == "" {
+	if err != nil && !endless && a.verdict == done && resp.Header.Get(ackField) == "" {
 		return answer{reason: fmt.Sprintf("the answer broke off: %v", err)}
 	}
 	return a
