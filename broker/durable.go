@@ -140,6 +140,11 @@ type Wildcards interface {
 	Match(pattern, topic string) bool
 }
 
+// DeadSuffix ends the topics of dead letters. These are for queues that ask for
+// them, by the topic's name or by a pattern with the same end. A queue of any
+// other pattern acknowledges them unread.
+const DeadSuffix = ".dead"
+
 // Queues is implemented by durable brokers whose queues can be looked at and
 // managed.
 type Queues interface {
@@ -160,8 +165,9 @@ type Queues interface {
 	Browse(ctx context.Context, topic, queue, after string, limit int) ([]Stored, error)
 	// Remove takes one message out of the queue as if it had been
 	// acknowledged, or returns ErrNoMessage. An engine that cannot do that
-	// without taking it from another queue says so with an error that wraps
-	// [errors.ErrUnsupported].
+	// without taking it from another queue that has not had it says so with an
+	// error that wraps [errors.ErrUnsupported]; see [DeadSuffix] for queues that
+	// do not want it.
 	Remove(ctx context.Context, topic, queue, id string) error
 }
 

@@ -282,7 +282,8 @@ func TestClockIsSetUnderMessages(t *testing.T) {
 			s := w.sidecar(t, "--subscribe=topic=clock,queue=work,ack_wait=2s,max_deliver=0,url=http://"+app.addr+"/work")
 			publish := func(message string, header ...string) {
 				t.Helper()
-				s.ask("POST", "/broker?topic=clock", message, header...).is(t, 200, "")
+				l.offer(message)
+				s.ask("POST", "/broker?topic=clock", bodyOf(message), header...).is(t, 200, "")
 				l.publish(message)
 			}
 			within(t, patient, "the queue to be there", func() bool {
@@ -291,15 +292,15 @@ func TestClockIsSetUnderMessages(t *testing.T) {
 			})
 			app.crash()
 			for i := range 20 {
-				publish(fmt.Sprint("waiting ", i))
-				publish(fmt.Sprint("delayed ", i), "Micro-Delay", "3s")
+				publish(fmt.Sprint("waiting/", i))
+				publish(fmt.Sprint("delayed/", i), "Micro-Delay", "3s")
 			}
 			clock.set(by)
 			if err := app.start(); err != nil {
 				t.Fatal(err)
 			}
 			publish("later")
-			publish("later and delayed", "Micro-Delay", "1s")
+			publish("later-delayed", "Micro-Delay", "1s")
 			within(t, 3*patient, "every message to come", func() bool { return l.missing() == 0 })
 		})
 	}

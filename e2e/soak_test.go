@@ -96,6 +96,11 @@ func TestSoak(t *testing.T) {
 		}
 		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats", "MICRO_BROKER_ADDRESS=nats://"+strings.Join(addresses, ",")), &c)
 	})
+	t.Run("redis", func(t *testing.T) { // a server of its own, that writes before it answers
+		server := testserver.Redis(t)
+		soak(t, newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=redis", "MICRO_BROKER_ADDRESS=redis://"+server.Addr),
+			&cluster{nodes: []engineNode{server}, most: 5 * time.Second})
+	})
 	t.Run("rabbitmq", func(t *testing.T) {
 		servers := testserver.RabbitMQCluster(t, 3)
 		c := cluster{most: 20 * time.Second}
@@ -151,6 +156,7 @@ func soak(t *testing.T, w world, c *cluster) {
 		if c != nil {
 			c.strike(t)
 		}
+		l.strike()
 		if rand.IntN(3) == 0 {
 			app.crash()
 			<-time.After(time.Duration(rand.IntN(300)) * time.Millisecond)
@@ -184,8 +190,8 @@ func soak(t *testing.T, w world, c *cluster) {
 	if len(l.published) < 10 || kills == 0 || c != nil && c.kills == 0 {
 		t.Error("the test has tested nothing")
 	}
-	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients",
-		len(l.published), l.duplicates(), kills, c.count(), crashes, p.cuts.Load())
+	t.Logf("%d messages to 3 queues, %d duplicates; %d kills of sidecars, %d of engine nodes, %d crashes of the application, %d cuts of pulling clients%s",
+		l.stored(), l.duplicates(), kills, c.count(), crashes, p.cuts.Load(), l.report())
 }
 
 // awaitAll returns when every message has come to every queue; it waits for as
@@ -199,7 +205,7 @@ func awaitAll(t *testing.T, w world, l *ledger) {
 			least, last = n, time.Now()
 		} else if time.Since(last) > 2*patient {
 			_, queues, complaint := w.run(t, "queue", "list", "orders")
-			t.Fatalf("%d messages do not come; the queues: %s%s", least, queues, complaint)
+			t.Fatalf("%d messages do not come:%s\nThe queues: %s%s", least, l.missed(), queues, complaint)
 		}
 	}
 }
@@ -217,12 +223,15 @@ func noDeadLetters(t *testing.T, w world) {
 func awaitQueues(ctx context.Context, t *testing.T, l *ledger, addresses []atomic.Pointer[string]) {
 	t.Helper()
 	client := &http.Client{Timeout: 6 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	n := 0
+	var sent []string
 	within(t, 4*patient, "all queues to get messages", func() bool {
+		message := fmt.Sprintf("first/%06d", len(sent))
+		l.offer(message)
+		if publishOrder(ctx, client, *addresses[0].Load(), "first", message) == nil {
+			sent = append(sent, message)
+		}
 		<-time.After(50 * time.Millisecond)
-		message := fmt.Sprintf("first/%06d", n)
-		n++
-		return publishOrder(ctx, client, *addresses[0].Load(), "first", message) == nil && l.has(message)
+		return slices.ContainsFunc(sent, l.has)
 	})
 }
 
@@ -235,6 +244,7 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 	defer pace.Stop()
 	for n := 1; ctx.Err() == nil; n++ {
 		message := fmt.Sprintf("%s/%06d", key, n)
+		l.offer(message)
 		for ctx.Err() == nil {
 			address := *addresses[rand.IntN(len(addresses))].Load()
 			if err := publishOrder(ctx, client, address, key, message); err == nil {
@@ -247,7 +257,7 @@ func publishOrders(ctx context.Context, key string, addresses []atomic.Pointer[s
 }
 
 func publishOrder(ctx context.Context, client *http.Client, address, key, message string) error {
-	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, message)
+	return postOrder(ctx, client, address+"/broker?topic=orders", key, message, bodyOf(message))
 }
 
 // postOrder returns nil when the answer was 200.

@@ -110,13 +110,14 @@ func (p *puller) pull(ctx context.Context, address string) {
 			Body  []byte
 			Error string
 		}
-		if json.Unmarshal(text, &frame) != nil || frame.ID == "" || frame.Error != "" {
+		if json.Unmarshal(text, &frame) != nil || frame.Error != "" {
 			continue // an error frame: the message comes again
 		}
 		answer := map[string]string{"Ack": frame.ID}
 		switch chance := rand.IntN(300); {
 		case chance == 0 && !p.reliable:
 			p.cuts.Add(1)
+			p.ledger.strike()
 			return
 		case chance < 3 && !p.reliable:
 			answer = map[string]string{"Nack": frame.ID, "Delay": "50ms"}

@@ -55,13 +55,14 @@ func TestStopUnderMessages(t *testing.T) {
 	for round := range 4 {
 		s := sidecars[round%2]
 		live := s.subscribe("news", "")
-		before := len(l.stored())
-		within(t, patient, "messages to be published", func() bool { return len(l.stored()) > before+100 })
+		before := l.stored()
+		within(t, patient, "messages to be published", func() bool { return l.stored() > before+100 })
 		const news = 20
 		for i := range news {
 			s.post("/broker?topic=news", fmt.Sprint(i)).is(t, 200, "")
 		}
 		begun := time.Now()
+		l.strike()
 		s.signal(syscall.SIGTERM)
 		if status := s.wait(patient); status != 0 {
 			t.Errorf("exit status %d after %v", status, time.Since(begun))
@@ -86,7 +87,7 @@ func TestStopUnderMessages(t *testing.T) {
 		t.Error(fault)
 	}
 	noDeadLetters(t, w)
-	t.Logf("%d messages, %d duplicates", len(l.stored()), l.duplicates())
+	t.Logf("%d messages, %d duplicates%s", l.stored(), l.duplicates(), l.report())
 }
 
 // publishBatches publishes batches, each until it got a 200.
@@ -99,7 +100,8 @@ func publishBatches(ctx context.Context, addresses []atomic.Pointer[string], l *
 		var messages []string
 		for i := range size {
 			messages = append(messages, fmt.Sprintf("batch/%06d", n+i))
-			fmt.Fprintf(&lines, "%q\n", messages[i])
+			l.offer(messages[i])
+			fmt.Fprintf(&lines, "%q\n", bodyOf(messages[i]))
 		}
 		for ctx.Err() == nil {
 			address := *addresses[rand.IntN(len(addresses))].Load() + "/broker?topic=orders&batch=ndjson"

@@ -19,17 +19,18 @@ import (
 // sidecar is a sidecar that can be started again where it was.
 type sidecar struct {
 	micro, address, data string
+	more                 []string // arguments
 	process              *process.Process
 }
 
 // newSidecar starts a sidecar that runs until the test ends.
-func newSidecar(t *testing.T, micro string) *sidecar {
+func newSidecar(t *testing.T, micro string, more ...string) *sidecar {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sidecar{micro: micro, address: l.Addr().String(), data: t.TempDir()}
+	s := &sidecar{micro: micro, address: l.Addr().String(), data: t.TempDir(), more: more}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func newSidecar(t *testing.T, micro string) *sidecar {
 func (s *sidecar) up(t *testing.T) {
 	t.Helper()
 	var err error
-	if s.process, err = process.Start(nil, s.micro, process.SidecarArgs(s.address, s.data)...); err != nil {
+	if s.process, err = process.Start(nil, s.micro, append(process.SidecarArgs(s.address, s.data), s.more...)...); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
@@ -60,13 +61,18 @@ func (s *sidecar) up(t *testing.T) {
 // start runs a program of the examples until the test ends.
 func (s *sidecar) start(t *testing.T, line []string) *process.Process {
 	t.Helper()
+	return start(t, line, "SIDECAR=http://"+s.address, "TTL="+strconv.Itoa(int(ttl.Seconds())))
+}
+
+// start runs a program with additions to its environment until the test ends.
+func start(t *testing.T, line []string, env ...string) *process.Process {
+	t.Helper()
 	if _, err := exec.LookPath(line[0]); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("%v: CI runs the examples of every language", err)
 		}
 		t.Skipf("%v: install it to run this example", err)
 	}
-	env := []string{"SIDECAR=http://" + s.address, "TTL=" + strconv.Itoa(int(ttl.Seconds()))}
 	p, err := process.Start(env, line[0], line[1:]...)
 	if err != nil {
 		t.Fatal(err)

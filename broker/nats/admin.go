@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -235,6 +236,24 @@ func (b *Broker) Remove(ctx context.Context, topic, queue, id string) error {
 	return nil
 }
 
+// queueOf is what a consumer's queue is called.
+func queueOf(info *jetstream.ConsumerInfo) string {
+	if name, err := url.QueryUnescape(info.Config.Metadata[metaQueue]); err == nil && name != "" {
+		return name
+	}
+	return info.Name
+}
+
+// wants tells whether a queue is one for messages of a subject. One of a pattern
+// leaves dead letters to those that ask for them ([broker.DeadSuffix]).
+func wants(filter, subject string) bool {
+	pattern := strings.HasSuffix(filter, ">") || strings.Contains(filter, "*")
+	if pattern && strings.HasSuffix(subject, broker.DeadSuffix) && !strings.HasSuffix(filter, broker.DeadSuffix) {
+		return false
+	}
+	return matches(filter, subject)
+}
+
 func (b *Broker) remove(ctx context.Context, topic, queue, id string) error {
 	seq, err := sequence(id)
 	if err != nil {
@@ -254,8 +273,8 @@ func (b *Broker) remove(ctx context.Context, topic, queue, id string) error {
 	list := stream.ListConsumers(ctx)
 	var shared error
 	for other := range list.Info() {
-		if other.Name != info.Name && matches(other.Config.FilterSubject, raw.Subject) {
-			shared = fmt.Errorf("another queue of the topic may want it: %w", errors.ErrUnsupported)
+		if other.Name != info.Name && seq > other.AckFloor.Stream && wants(other.Config.FilterSubject, raw.Subject) {
+			shared = fmt.Errorf("queue %q of the topic has not had it yet, and would lose it: %w", queueOf(other), errors.ErrUnsupported)
 		}
 	}
 	if err := errors.Join(list.Err(), shared); err != nil {

@@ -164,7 +164,7 @@ func (m *member) enter(it *item, attempt int) {
 	}
 	held := broker.Hold(it.stored, attempt, m.queue.options.AckWait, h)
 	m.held[h] = held
-	m.ready = append(m.ready, held)
+	m.ready.Add(held)
 	signal(m.awake)
 }
 
@@ -185,12 +185,7 @@ func (m *member) leave(h *holding) {
 		return
 	}
 	delete(m.held, h)
-	for i, other := range m.ready {
-		if other == held {
-			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
-			break
-		}
-	}
+	m.ready.Drop(held)
 }
 
 // again gives the message out again, in the place of what it was.
@@ -282,10 +277,7 @@ func (h *holding) Lapse() {
 	m := h.member
 	m.mu.Lock()
 	held, ok := m.held[h]
-	given := ok
-	for _, waiting := range m.ready {
-		given = given && waiting != held
-	}
+	given := ok && !m.ready.Has(held)
 	m.mu.Unlock()
 	if !ok {
 		return

@@ -40,12 +40,11 @@ type member struct {
 	done          sync.WaitGroup
 
 	mu      sync.Mutex
-	ready   []*broker.Held // here, and not yet given out
+	ready   held.Ready
 	held    map[*holding]*broker.Held
 	delayed map[*item]struct{}
 	bytes   int     // of the bodies of delayed
 	intake  *intake // of now
-	lost    bool    // the turn of a queue with MaxInFlight was lost, and Receive has not said so yet
 }
 
 // intake is a channel that a member receives over. What came over it is lost
@@ -285,7 +284,7 @@ func (m *member) quit(in *intake) {
 func (m *member) idle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == len(m.ready)
+	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == m.ready.Len()
 }
 
 // lose forgets what came over a channel that has ended. With it goes the turn
@@ -294,8 +293,9 @@ func (m *member) lose(in *intake) {
 	in.end()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ready.Clear()
 	if m.queue.bounded() && m.drained.Err() == nil {
-		m.lost = true
+		m.ready.Lose()
 		for _, held := range m.held {
 			held.Lose()
 		}
@@ -307,7 +307,6 @@ func (m *member) lose(in *intake) {
 	clear(m.delayed)
 	m.bytes = 0
 	clear(m.held)
-	m.ready = nil
 }
 
 // Receive implements [broker.Member].
@@ -334,19 +333,11 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.lost:
-		m.lost = false
-		return nil, broker.ErrLapsed
-	case len(m.ready) == 0:
-		return nil, nil
-	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	if len(m.ready) > 0 {
+	held, err := m.ready.Take()
+	if m.ready.Len() > 0 {
 		signal(m.awake) // for another one who waits
 	}
-	return held, nil
+	return held, err
 }
 
 func signal(c chan<- struct{}) {
@@ -360,12 +351,10 @@ func signal(c chan<- struct{}) {
 func (m *member) Next() (*broker.Held, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+	if m.drained.Err() != nil {
 		return nil, false
 	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	return held, true
+	return m.ready.Next()
 }
 
 var _ broker.Eager = (*member)(nil)
@@ -376,11 +365,11 @@ var _ broker.Eager = (*member)(nil)
 func (m *member) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drain()
-	in, waiting := m.intake, m.ready
+	in := m.intake
 	tag := in.tag
-	m.ready = nil
-	if m.queue.bounded() {
-		m.ready = waiting
+	var waiting []*broker.Held
+	if !m.queue.bounded() {
+		waiting = m.ready.Clear()
 	}
 	m.mu.Unlock()
 	if m.queue.bounded() {

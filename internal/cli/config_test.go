@@ -126,7 +126,7 @@ func TestEverySettingFromEveryPlace(t *testing.T) {
 		"drain_delay": "2s", "shutdown_grace": "8s", "registry": "consul", "registry_address": "10.0.0.2:8500",
 		"broker": "http", "broker_address": "10.0.0.3:8000", "data_dir": "state", "engine_address": "127.0.0.1:4222",
 		"admin_address": "0.0.0.0:8082", "access_log": "access.log", "access_log_format": "combined", "access_log_slow": "500ms",
-		"subscribe": "topic=orders,queue=billing,path=/events", "broker_max_bytes": "1GiB", "engine_sync": "always",
+		"subscribe": "topic=orders,queue=billing,path=/events", "broker_max_bytes": "100GiB", "engine_sync": "always",
 		"client_request_timeout": "9s", "log_level": "debug", "log_format": "json",
 	}
 	// What is for other commands, the file itself, and ACME, which takes the

@@ -9,6 +9,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/discovery"
+	"github.com/micro/sidecar/internal/engine"
 	"github.com/micro/sidecar/internal/messaging"
 	"github.com/micro/sidecar/internal/sidecar"
 	"github.com/micro/sidecar/registry"
@@ -38,6 +39,9 @@ func openDirect(ctx context.Context, i *invocation, messaging bool) (*direct, er
 	defer cancel()
 	log := i.logger(nil)
 	engines, err := sidecar.Connect(ctx, e, i.drivers, log)
+	if errors.Is(err, engine.ErrNoHost) {
+		return nil, fmt.Errorf("%w; start one, or name one with --proxy_address=HOST:PORT", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -108,15 +108,33 @@ func parseSeconds(s string) (time.Duration, error) {
 // memory, several at a time.
 const maxSize = 1 << 30
 
-// parseSize takes a number of bytes with or without a unit.
+// parseSize takes a size of what is held in memory.
 func parseSize(s string) (int64, error) {
+	n, ok := readSize(s)
+	if !ok || n > maxSize {
+		return 0, expected(s, "a size from 1 byte to 1GiB, such as 65536, 512KiB, 4MiB or 4MB")
+	}
+	return n, nil
+}
+
+// parseDiskSize takes a size of what is held on disk.
+func parseDiskSize(s string) (int64, error) {
+	n, ok := readSize(s)
+	if !ok {
+		return 0, expected(s, "a size, such as 500MB, 10GiB or 2TiB")
+	}
+	return n, nil
+}
+
+// readSize reads a number of bytes, at least one, with or without a unit.
+func readSize(s string) (int64, bool) {
 	digits := strings.TrimRightFunc(s, func(r rune) bool { return r < '0' || r > '9' })
 	unit, ok := sizeUnit(strings.TrimSpace(s[len(digits):]))
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if !ok || err != nil || n < 1 || strings.HasPrefix(digits, "+") || n > math.MaxInt64/unit || n*unit > maxSize {
-		return 0, expected(s, "a size from 1 byte to 1GiB, such as 65536, 512KiB, 4MiB or 4MB")
+	if !ok || err != nil || n < 1 || strings.HasPrefix(digits, "+") || n > math.MaxInt64/unit {
+		return 0, false
 	}
-	return n * unit, nil
+	return n * unit, true
 }
 
 // sizeUnit returns the number of bytes of a unit.
@@ -136,6 +154,10 @@ func sizeUnit(name string) (int64, bool) {
 		return 1000 * 1000 * 1000, true
 	case "gib":
 		return 1 << 30, true
+	case "tb":
+		return 1000 * 1000 * 1000 * 1000, true
+	case "tib":
+		return 1 << 40, true
 	}
 	return 0, false
 }

@@ -23,6 +23,20 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
+// What is held on disk may be larger than what is held in memory.
+func TestParseDiskSize(t *testing.T) {
+	for text, want := range map[string]int64{"1": 1, "10GiB": 10 << 30, "2TiB": 2 << 40, "3TB": 3_000_000_000_000} {
+		if got, err := parseDiskSize(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "1PiB", "9999999TiB", "10 G"} {
+		if got, err := parseDiskSize(text); err == nil {
+			t.Errorf("%q is taken as %d", text, got)
+		}
+	}
+}
+
 func TestParseSeconds(t *testing.T) {
 	good := map[string]time.Duration{"1": time.Second, "90": 90 * time.Second, "1m30s": 90 * time.Second, "1500ms": 1500 * time.Millisecond}
 	for text, want := range good {

@@ -24,7 +24,7 @@ func messagingSettings() []*setting {
 		{
 			name: "broker_max_bytes", group: groupEngines, value: "SIZE", note: "what the disk holds",
 			help: "most that is stored of messages; then publishing fails with 507 (embedded, nats)",
-			set:  one(parseSize, func(c *Config) *int64 { return &c.Sidecar.Engines.MaxBytes }),
+			set:  one(parseDiskSize, func(c *Config) *int64 { return &c.Sidecar.Engines.MaxBytes }),
 		},
 		{
 			name: "engine_sync", group: groupEngines, value: "DURATION|always", def: "5s",

@@ -2,10 +2,14 @@ package messaging
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -37,12 +41,37 @@ func (f *commandFrame) decode(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(f); err != nil {
-		return fmt.Errorf(`malformed frame: %w; expected {"Ack":"ID"}, {"Nack":"ID","Delay":"5s"}, {"Term":"ID"}, {"Progress":"ID"} or {"Publish":{…}}`, err)
+		return fmt.Errorf(`malformed frame: %s; expected {"Ack":"ID"}, {"Nack":"ID","Delay":"5s"}, {"Term":"ID"}, {"Progress":"ID"} or {"Publish":{…}}`, frameFault(err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("malformed frame: something follows the object")
 	}
 	return nil
+}
+
+// frameFault says what is wrong with a frame in the words of who wrote it: the
+// decoder's are those of Go.
+func frameFault(err error) string {
+	var wrong *json.UnmarshalTypeError
+	var notBase64 base64.CorruptInputError
+	switch {
+	case errors.Is(err, io.EOF):
+		return "it is empty"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ends early"
+	case errors.As(err, &notBase64):
+		return "Body is not base64: " + notBase64.Error()
+	case errors.As(err, &wrong):
+		expected := "an object"
+		switch wrong.Type.Kind() {
+		case reflect.String:
+			expected = "a string"
+		case reflect.Slice:
+			expected = "base64 in a string"
+		}
+		return fmt.Sprintf("%s is of type %s and not %s", cmp.Or(strings.Trim(wrong.Field, "."), "it"), wrong.Value, expected)
+	}
+	return strings.TrimPrefix(err.Error(), "json: ")
 }
 
 // verb returns the command of the last verb that is there, and how many are.
@@ -71,10 +100,14 @@ func parseCommand(data []byte) (command, error) {
 		return command{Verb: "Ack", ID: id}, nil
 	}
 	var f commandFrame
-	if err := f.decode(data); err != nil {
-		return command{}, err
-	}
+	err := f.decode(data)
 	c, verbs := f.verb()
+	if err != nil {
+		if len(c.ID) > maxID {
+			c.ID = ""
+		}
+		return command{ID: c.ID}, err
+	}
 	switch {
 	case verbs != 1:
 		return c, fmt.Errorf("malformed frame: %d of Ack, Nack, Term, Progress and Publish, expected one", verbs)
@@ -89,13 +122,11 @@ func parseCommand(data []byte) (command, error) {
 		c.Reason = *f.Reason
 	}
 	if f.Delay != nil && *f.Delay != "" {
-		var err error
 		if c.Delay, err = parseDelay(*f.Delay); err != nil {
 			return c, fmt.Errorf("malformed frame: Delay: %w", err)
 		}
 	}
-	err := c.check()
-	return c, err
+	return c, c.check()
 }
 
 // plainAck reads the commonest frame, {"Ack":"ID"} as most encoders write it

@@ -62,9 +62,11 @@ type PublishOptions struct {
 	NotDurable string
 }
 
-// Publish publishes a message. What the broker cannot do is an error that
+// Publish publishes a message for somebody: fields of its header that only
+// sidecars may set are left out. What the broker cannot do is an error that
 // wraps [errors.ErrUnsupported].
 func Publish(ctx context.Context, b broker.Broker, topic string, m broker.Message, o PublishOptions) error {
+	m.Header = withoutOurs(m.Header)
 	if o.Delay <= 0 {
 		return publishOnce(ctx, b, topic, o.ID, m)
 	}
@@ -107,7 +109,7 @@ func (m *Messaging) RunDelayed(ctx context.Context) {
 	if member == nil {
 		return
 	}
-	defer func() { _ = m.leaveQueue(member) }()
+	defer m.leaveQueue(member)
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	for {

@@ -27,8 +27,8 @@ const (
 	backoffMost  = 30 * time.Second
 	// maxRetryAfter bounds what an application may ask for.
 	maxRetryAfter = 24 * time.Hour
-	// maxAnswer is how much of an answer is read, so that its connection can
-	// be used again.
+	// maxAnswer is how much of an answer's body is read, so that its connection
+	// can be used again, and how large its head may be.
 	maxAnswer = 64 << 10
 )
 
@@ -64,7 +64,7 @@ type answer struct {
 }
 
 // deliver posts a message until something has become of it.
-func (w *pusher) deliver(h *broker.Held) {
+func (w *Pusher) deliver(h *broker.Held) {
 	if w.passOver(h) {
 		return
 	}
@@ -84,7 +84,7 @@ func (w *pusher) deliver(h *broker.Held) {
 
 // attempt makes one request, and notes whether the application was healthy. A
 // message whose header is beyond all measure is a dead letter.
-func (w *pusher) attempt(ctx context.Context, h *broker.Held) answer {
+func (w *Pusher) attempt(ctx context.Context, h *broker.Held) answer {
 	if err := boundHeader(h.Header, maxReceivedHeaders, maxReceivedHeaderSize); err != nil {
 		return answer{verdict: dead, reason: err.Error()}
 	}
@@ -100,9 +100,8 @@ func (w *pusher) attempt(ctx context.Context, h *broker.Held) answer {
 }
 
 // passOver acknowledges messages that are none of this queue's business.
-func (w *pusher) passOver(h *broker.Held) bool {
-	own := h.Header[deadQueueField] == w.p.Queue && IsPattern(w.p.Topic) // what it has given up itself
-	if !own && !internal(h.Topic, w.p.Topic) && forThisQueue(h.Header, w.p.Queue) {
+func (w *Pusher) passOver(h *broker.Held) bool {
+	if !passedOver(h, w.p.Topic, w.p.Queue) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
@@ -112,7 +111,7 @@ func (w *pusher) passOver(h *broker.Held) bool {
 }
 
 // keep extends the message for as long as it is worked on.
-func (w *pusher) keep(h *broker.Held) (stop func()) {
+func (w *Pusher) keep(h *broker.Held) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -137,7 +136,7 @@ func (w *pusher) keep(h *broker.Held) (stop func()) {
 }
 
 // post makes one request.
-func (w *pusher) post(ctx context.Context, h *broker.Held) answer {
+func (w *Pusher) post(ctx context.Context, h *broker.Held) answer {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.p.URL, bytes.NewReader(h.Body))
 	if err != nil {
 		return answer{verdict: absent, reason: err.Error()}
@@ -201,7 +200,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 
 // settle does what the answer says and reports false when the message is to be
 // given back without counting.
-func (w *pusher) settle(h *broker.Held, a answer) bool {
+func (w *Pusher) settle(h *broker.Held, a answer) bool {
 	a, counts := w.weigh(h, a)
 	if !counts {
 		return false
@@ -224,7 +223,7 @@ func (w *pusher) settle(h *broker.Held, a answer) bool {
 
 // weigh says whether the attempt counts, and makes the last one that failed a
 // dead letter.
-func (w *pusher) weigh(h *broker.Held, a answer) (answer, bool) {
+func (w *Pusher) weigh(h *broker.Held, a answer) (answer, bool) {
 	if a.verdict == absent || a.verdict == again && (w.killed.Err() != nil || a.unhealthy) {
 		return a, false
 	}
@@ -252,7 +251,7 @@ func (a answer) delay(h *broker.Held) time.Duration {
 }
 
 // conclude acknowledges a message, or makes it a dead letter.
-func (w *pusher) conclude(h *broker.Held, a answer) error {
+func (w *Pusher) conclude(h *broker.Held, a answer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
 	defer cancel()
 	if a.verdict == dead {
@@ -262,14 +261,14 @@ func (w *pusher) conclude(h *broker.Held, a answer) error {
 }
 
 // giveBack returns a message without counting the attempt.
-func (w *pusher) giveBack(h *broker.Held) {
+func (w *Pusher) giveBack(h *broker.Held) {
 	ctx, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
 	defer cancel()
 	w.m.settled(h.Return(ctx))
 }
 
 // pause waits, and reports false when deliveries have ended meanwhile.
-func (w *pusher) pause(d time.Duration) bool {
+func (w *Pusher) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -304,7 +303,7 @@ func setHeader(header http.Header, h *broker.Held) {
 	for name, value := range h.Header {
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
-		case canonical == onlyQueueField, staysHere(canonical):
+		case canonical == onlyQueueField, staysHere(canonical), saidByUs(name):
 		case !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value):
 			odd[name] = value
 		default:
@@ -325,7 +324,7 @@ func setHeader(header http.Header, h *broker.Held) {
 	}
 	header.Set(topicField, topic)
 	header.Set(attemptField, strconv.Itoa(h.Attempt))
-	if h.Header[idField] == "" || header[idField] == nil {
+	if len(header[idField]) == 0 || header[idField][0] == "" {
 		header.Set(idField, h.ID)
 	}
 }

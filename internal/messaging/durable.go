@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -31,27 +32,39 @@ func (m *Messaging) name() string {
 	return m.o.Name
 }
 
+// matches says why a topic cannot be had of the broker: it is a pattern, and
+// the broker has none.
+func (m *Messaging) matches(d broker.Durable, topic string) error {
+	if _, ok := d.(broker.Wildcards); !ok && IsPattern(topic) {
+		return fmt.Errorf("topic %s: the %s broker has no wildcards: %w", topic, m.name(), errors.ErrUnsupported)
+	}
+	return nil
+}
+
 // serveDurable serves a subscriber that acknowledges what it gets.
 func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *connection) error {
 	d, err := m.durable()
 	if err != nil {
 		return refusal(err)
 	}
-	if _, ok := d.(broker.Wildcards); !ok && IsPattern(c.topic) {
-		return refusal(fmt.Errorf("topic %s: the %s broker has no wildcards: %w", c.topic, m.name(), errors.ErrUnsupported))
+	if err := m.matches(d, c.topic); err != nil {
+		return refusal(err)
 	}
+	share, give := m.allowance.take(m.o.MaxBuffered)
+	defer give()
 	ctx, cancel := context.WithTimeout(r.Context(), m.o.Timeout)
 	defer cancel()
 	member, err := d.Join(ctx, c.topic, c.queue, broker.JoinOptions{
 		QueueOptions: broker.QueueOptions{AckWait: c.ackWait, Expires: c.expires},
-		Prefetch:     c.prefetch, PrefetchBytes: int(m.o.MaxBuffered),
+		Prefetch:     c.prefetch, PrefetchBytes: int(share),
 	})
 	if err != nil {
 		return refusal(err)
 	}
 	// A frame that publishes holds its body in base64, and a header.
 	if err := c.accept(w, r, m.o.MaxBodySize*4/3+maxHeaderSize+1<<10); err != nil {
-		return errors.Join(err, m.leaveQueue(member))
+		m.leaveQueue(member)
+		return err
 	}
 	s := &session{connection: c, member: member, held: map[string]*broker.Held{}}
 	m.log.Debug("durable subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
@@ -62,41 +75,52 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 
 // leaveQueue closes a member. What cannot be returned comes again when its
 // time is over.
-func (m *Messaging) leaveQueue(member broker.Member) error {
+func (m *Messaging) leaveQueue(member broker.Member) {
 	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
 	defer cancel()
 	if err := member.Close(ctx); err != nil {
 		m.log.Warn("messages could not be given back: they come again when their time is over", "error", err)
 	}
-	return nil
 }
 
 // The fields that a dead letter has beside those of the message.
 const (
-	deadTopicField    = "Micro-Dead-Topic"    // what the message was published to
-	deadQueueField    = "Micro-Dead-Queue"    // whose members failed
-	deadIDField       = "Micro-Dead-Id"       // its ID there
-	deadReasonField   = "Micro-Dead-Reason"   // a sentence
-	deadAttemptsField = "Micro-Dead-Attempts" // a number
-	deadFirstField    = "Micro-Dead-First"    // when it was stored, RFC 3339
-	deadLastField     = "Micro-Dead-Last"     // when it was given up
+	deadPrefix        = "Micro-Dead-"
+	deadTopicField    = deadPrefix + "Topic"    // what the message was published to
+	deadQueueField    = deadPrefix + "Queue"    // whose members failed
+	deadIDField       = deadPrefix + "Id"       // its ID there
+	deadReasonField   = deadPrefix + "Reason"   // a sentence
+	deadAttemptsField = deadPrefix + "Attempts" // a number
+	deadFirstField    = deadPrefix + "First"    // when it was stored, RFC 3339
+	deadLastField     = deadPrefix + "Last"     // when it was given up
 )
 
-// deadSuffix makes a topic's topic of dead letters, and DeadQueue is the
-// durable queue there that keeps them.
-const (
-	deadSuffix = ".dead"
-	DeadQueue  = "dead"
-)
+// DeadQueue is the durable queue that keeps the dead letters of a topic.
+const DeadQueue = "dead"
 
 // DeadTopic is where the dead letters of a topic go unless something else is said.
-func DeadTopic(topic string) string { return topic + deadSuffix }
+func DeadTopic(topic string) string { return topic + broker.DeadSuffix }
+
+// passedOver tells the messages that are none of a queue's business. Without
+// the rule about dead letters ([broker.DeadSuffix]) two queues of patterns would
+// bury a message for ever, each what the other has given up.
+func passedOver(h *broker.Held, topic, queue string) bool {
+	if internal(h.Topic, topic) || !forThisQueue(h.Header, queue) {
+		return true
+	}
+	by, dead := h.Header[deadQueueField]
+	if !dead || !IsPattern(topic) {
+		return false
+	}
+	return by == queue || strings.HasSuffix(h.Topic, broker.DeadSuffix) && !strings.HasSuffix(topic, broker.DeadSuffix)
+}
 
 // bury stores a message as a dead letter and only then acknowledges it.
 func (m *Messaging) bury(ctx context.Context, d broker.Durable, h *broker.Held, queue, topic, reason string) error {
 	if topic == "" {
 		topic = DeadTopic(h.Topic)
 	}
+	reason = clip(reason)
 	// Each time: a queue that somebody has deleted would let it fall.
 	if err := d.Declare(ctx, topic, DeadQueue, broker.QueueOptions{}); err != nil {
 		return fmt.Errorf("dead letter: %w", err)

@@ -210,6 +210,30 @@ func TestAckFramesAreAsDocumented(t *testing.T) {
 	r.expect("still there", 1)
 }
 
+// What is wrong with a frame is said in the terms of its writer, with the Id.
+func TestFrameFaults(t *testing.T) {
+	for frame, want := range map[string]string{
+		``:                                   "it is empty",
+		`{`:                                  "it ends early",
+		`[]`:                                 "it is of type array and not an object",
+		`{"Ack":1}`:                          "Ack is of type number and not a string",
+		`{"Publish":"x"}`:                    "Publish is of type string and not an object",
+		`{"Publish":{"Header":{"A":1}}}`:     "Publish.Header is of type number and not a string",
+		`{"Publish":{"Body":1}}`:             "Publish.Body is of type number and not base64 in a string",
+		`{"Publish":{"Id":"p1","Body":"!"}}`: "Body is not base64",
+		`{"Ack":"7","Reasn":"x"}`:            `unknown field "Reasn"`,
+		"{\"Publish\":{\"Body\":\"\x00\"}}":  "invalid character",
+	} {
+		c, err := parseCommand([]byte(frame))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "Go ") {
+			t.Errorf("%s: %v, want %q", frame, err, want)
+		}
+		if strings.Contains(frame, "p1") && c.ID != "p1" || strings.Contains(frame, "7") && c.ID != "7" {
+			t.Errorf("%s: the error is about %q", frame, c.ID)
+		}
+	}
+}
+
 func TestNackTermProgressPublish(t *testing.T) {
 	t.Parallel()
 	k := keep(t)
@@ -469,7 +493,14 @@ func TestDurableRefusals(t *testing.T) {
 		{"GET", "dead&topic=t&limit=x", 400, nil},
 		{"POST", "dead=bury&topic=t", 400, nil},
 		{"DELETE", "dead&topic=t", 400, nil},
+		{"DELETE", "dead&topic=t&all=yes", 400, nil},
+		{"DELETE", "dead&topic=t&all=true&id=1", 400, nil},
 		{"DELETE", "topic=t&queue=q", 404, nil},
+		{"DELETE", "topic=t&queue=q&purge=yes", 400, nil}, // and nothing is deleted
+		{"GET", "topic=t&queue=q&akc=true", 400, nil},
+		{"GET", "topic=t&queue=q&ack=true&prefech=3", 400, nil},
+		{"POST", "Topic=t", 400, nil},
+		{"POST", "topic=t&x=y&version=1", 200, nil}, // what is like none of ours
 		{"DELETE", "topic=t&queue=q&purge=true", 404, nil},
 		{"POST", "topic=t", 431, many},
 		{"POST", "topic=t", 400, []string{"Micro-Id", strings.Repeat("x", 300)}},
@@ -505,7 +536,7 @@ func TestNotDurable(t *testing.T) {
 	if !bytes.HasSuffix(bytes.TrimSpace(text), []byte("the memory broker keeps no messages")) {
 		t.Errorf("%s", text)
 	}
-	if _, err := f.StartPush([]Push{{Topic: "t", Queue: "q"}}, func(Push) PushOptions { return PushOptions{} }); err == nil {
+	if _, err := f.StartPush(t.Context(), Push{Topic: "t", Queue: "q"}, PushOptions{}); err == nil {
 		t.Error("StartPush: no error")
 	}
 }

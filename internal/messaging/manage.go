@@ -355,7 +355,11 @@ func (m *Messaging) serveDelete(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if v.has("dead") {
-		if v["id"] == "" && v["all"] != "true" {
+		all, err := v.flag("all")
+		if err != nil {
+			return err
+		}
+		if (v["id"] == "") != all {
 			return httpmsg.Errorf(http.StatusBadRequest, "which dead letters: expected id=ID or all=true")
 		}
 		return m.manageDead(w, r, v, "dropped", (*Admin).Drop)
@@ -367,11 +371,15 @@ func (m *Messaging) serveDelete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	purge, err := v.flag("purge") // a mistake here must not delete
+	if err != nil {
+		return err
+	}
 	a, err := m.admin()
 	if err != nil {
 		return refusal(err)
 	}
-	if v["purge"] == "true" {
+	if purge {
 		n, err := a.Purge(r.Context(), topic, v["queue"])
 		if err != nil {
 			return refusal(err)

@@ -37,6 +37,10 @@ type Options struct {
 	// it is cut; 0 is 16 MiB or four times MaxBodySize, whichever is more. A
 	// single message always may wait.
 	MaxBuffered int64
+	// MaxBacklog is how many bytes of frames wait for all live subscribers
+	// together before the slowest are cut, and how many bytes of messages all
+	// durable ones hold; 0 is sixteen times MaxBuffered.
+	MaxBacklog int64
 	// Timeout bounds a call of the broker; 0 is 5 s.
 	Timeout time.Duration
 	// WriteTimeout bounds the sending of one frame; 0 is 30 s.
@@ -65,7 +69,9 @@ type Messaging struct {
 
 	published, delivered, cut, buried atomic.Int64
 
-	fanout fanout
+	fanout    fanout
+	backlog   backlog
+	allowance allowance
 
 	mu          sync.Mutex
 	closing     bool
@@ -93,6 +99,9 @@ func New(o Options) *Messaging {
 	if o.MaxBuffered <= 0 {
 		o.MaxBuffered = max(16<<20, 4*o.MaxBodySize)
 	}
+	if o.MaxBacklog <= 0 {
+		o.MaxBacklog = 16 * o.MaxBuffered
+	}
 	for _, d := range []struct {
 		set   *time.Duration
 		value time.Duration
@@ -110,7 +119,7 @@ func New(o Options) *Messaging {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Messaging{o: o, log: o.Log, subscribers: map[*connection]bool{}}
+	m := &Messaging{o: o, log: o.Log, subscribers: map[*connection]bool{}, backlog: backlog{most: o.MaxBacklog}, allowance: allowance{left: o.MaxBacklog}}
 	m.idle.L = &m.mu
 	return m
 }

@@ -36,7 +36,7 @@ func keyOf(m broker.Message) string {
 // lanes deliver the messages of an ordered queue for as long as this sidecar
 // has its turn: a lane a key, one message at a time in each.
 type lanes struct {
-	w     *pusher
+	w     *Pusher
 	slots chan struct{}   // as many as messages may be with the application
 	quit  context.Context // no further deliveries
 	over  context.Context // nothing here is ours any more
@@ -58,7 +58,7 @@ type lane struct {
 
 // takeTurns delivers the messages of an ordered queue until ctx ends, or until
 // something is odd, which leaving and joining again puts right.
-func (w *pusher) takeTurns(ctx context.Context, member broker.Member) {
+func (w *Pusher) takeTurns(ctx context.Context, member broker.Member) {
 	for w.takeTurn(ctx, member) {
 		w.log.Info("the turn of the ordered queue was lost; waiting for the next")
 	}
@@ -69,7 +69,7 @@ func (w *pusher) takeTurns(ctx context.Context, member broker.Member) {
 
 // takeTurn delivers for as long as this sidecar has the turn, and reports that
 // it was lost. What it has not settled otherwise is the member's to give back.
-func (w *pusher) takeTurn(ctx context.Context, member broker.Member) (lost bool) {
+func (w *Pusher) takeTurn(ctx context.Context, member broker.Member) (lost bool) {
 	l := &lanes{w: w, slots: make(chan struct{}, w.p.Concurrency), quit: ctx, byKey: map[string]*lane{}, wait: w.p.AckWait}
 	l.over, l.end = context.WithCancel(w.killed)
 	var extending sync.WaitGroup

@@ -98,7 +98,7 @@ func TestOrderedSidecars(t *testing.T) {
 		defer mu.Unlock()
 		delete(inside, key)
 	})
-	other, err := w.StartPush([]Push{{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true, Concurrency: 3, AckWait: 2 * time.Second}}, func(Push) PushOptions { return PushOptions{} })
+	other, err := w.StartPush(t.Context(), Push{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true, Concurrency: 3, AckWait: 2 * time.Second}, PushOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func (m *Messaging) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 }
 
 // messageHeader makes a message's header of a request's: all but what belongs
-// to this one connection or request. Repeated fields are joined (RFC 9110
+// to this one connection or request, or is not for publishers to set. Repeated fields are joined (RFC 9110
 // section 5.3; Cookie by its own rule, RFC 9113 section 8.2.3). Authorization is
 // the application's: what is meant for the sidecar does not come this far.
 func messageHeader(h http.Header) map[string]string {
@@ -152,7 +152,7 @@ func messageHeader(h http.Header) map[string]string {
 	header := make(map[string]string, len(h))
 	for name, values := range h {
 		canonical := http.CanonicalHeaderKey(name)
-		if drop[canonical] || staysHere(canonical) {
+		if drop[canonical] || staysHere(canonical) || ours(canonical) {
 			continue
 		}
 		separator := ", "

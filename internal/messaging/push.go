@@ -60,16 +60,21 @@ type PushOptions struct {
 	// message that failed too often becomes a dead letter: an application that
 	// is down makes no good message a bad one.
 	Probe func(context.Context) error
+	// Declared, when set, is called once, as soon as the queue is there: what is
+	// published from then on is kept for it.
+	Declared func()
 }
 
-// pusher runs one Push.
-type pusher struct {
+// Pusher is a Push that runs.
+type Pusher struct {
 	m      *Messaging
 	broker broker.Durable
 	p      Push
 	o      PushOptions
 	client *http.Client
 	log    *slog.Logger
+
+	declared sync.Once // tells PushOptions.Declared
 
 	quit   context.Context // no further messages
 	stop   context.CancelFunc
@@ -79,62 +84,55 @@ type pusher struct {
 	active atomic.Int64
 }
 
-// Pushes are the running ones of a sidecar.
-type Pushes struct{ all []*pusher }
-
-// StartPush begins to post the messages of durable queues. It fails when the
-// broker is not durable, or has no wildcards and one of the topics is a
-// pattern; an engine that is away is waited for.
-func (m *Messaging) StartPush(pushes []Push, options func(Push) PushOptions) (*Pushes, error) {
-	started := &Pushes{}
-	if len(pushes) == 0 {
-		return started, nil
-	}
+// StartPush begins to post the messages of a durable queue. It returns when the
+// queue is declared, so that what is published from then on is kept for it. An
+// engine that fails to do that within Options.Timeout is away: it is tried on in
+// the background. StartPush fails when the broker is not durable, or has no
+// wildcards and the topic is a pattern.
+func (m *Messaging) StartPush(ctx context.Context, p Push, o PushOptions) (*Pusher, error) {
 	d, err := m.durable()
 	if err != nil {
-		return started, err
+		return nil, err
 	}
-	for _, p := range pushes {
-		if _, ok := d.(broker.Wildcards); !ok && IsPattern(p.Topic) {
-			return started, fmt.Errorf("topic %s: the %s broker has no wildcards: %w", p.Topic, m.name(), errors.ErrUnsupported)
-		}
+	if err := m.matches(d, p.Topic); err != nil {
+		return nil, err
 	}
-	for _, p := range pushes {
-		if err := m.canKeep(d, p); err != nil {
-			return started, err
-		}
-		w := newPusher(m, d, p, options(p))
-		started.all = append(started.all, w)
-		go w.run()
-	}
-	return started, nil
-}
-
-// canKeep declares the queue and says when the engine cannot do that at all.
-func (m *Messaging) canKeep(d broker.Durable, p Push) error {
-	ctx, cancel := context.WithTimeout(context.Background(), m.o.Timeout)
+	w := newPusher(m, d, p, o)
+	ctx, cancel := context.WithTimeout(ctx, m.o.Timeout)
 	defer cancel()
-	if err := d.Declare(ctx, p.Topic, p.Queue, p.join().QueueOptions); errors.Is(err, errors.ErrUnsupported) {
-		return err //nolint:wrapcheck // it says what it did
+	switch err := d.Declare(ctx, p.Topic, p.Queue, p.join().QueueOptions); {
+	case err == nil:
+		w.isDeclared()
+	case errors.Is(err, errors.ErrUnsupported):
+		return nil, err //nolint:wrapcheck // it says what it did
 	}
-	return nil // an engine that is away is waited for
+	go w.run()
+	return w, nil
 }
 
-func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *pusher {
+func (w *Pusher) isDeclared() {
+	if w.o.Declared != nil {
+		w.declared.Do(w.o.Declared)
+	}
+}
+
+func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *Pusher {
 	if p.Concurrency < 1 {
 		p.Concurrency = 1
 	}
+	dialer := net.Dialer{Timeout: m.o.Timeout}
 	transport := &http.Transport{
 		Proxy: nil, DisableCompression: true, ForceAttemptHTTP2: true,
 		MaxIdleConnsPerHost: p.Concurrency, IdleConnTimeout: 30 * time.Second,
+		DialContext: dialer.DialContext, TLSHandshakeTimeout: m.o.Timeout,
+		MaxResponseHeaderBytes: maxAnswer,
 	}
 	if p.Socket != "" {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var dialer net.Dialer
 			return dialer.DialContext(ctx, "unix", p.Socket)
 		}
 	}
-	w := &pusher{
+	w := &Pusher{
 		m: m, broker: d, p: p, o: o, done: make(chan struct{}),
 		log: m.log.With("topic", p.Topic, "queue", p.Queue),
 		client: &http.Client{
@@ -150,45 +148,30 @@ func newPusher(m *Messaging, d broker.Durable, p Push, o PushOptions) *pusher {
 
 // Quit takes no further messages; those that wait are given back, requests
 // under way go on.
-func (p *Pushes) Quit() {
-	if p == nil {
-		return
-	}
-	for _, w := range p.all {
-		w.stop()
-	}
-}
+func (w *Pusher) Quit() { w.stop() }
 
 // Stop is Quit, and waits for the requests under way. When ctx ends first they
 // are given up and their messages given back, which does not count as an
 // attempt.
-func (p *Pushes) Stop(ctx context.Context) error {
-	if p == nil {
+func (w *Pusher) Stop(ctx context.Context) error {
+	w.Quit()
+	defer w.kill()
+	select {
+	case <-w.done:
+		return nil
+	case <-ctx.Done():
+	}
+	unfinished := w.active.Load()
+	w.kill()
+	<-w.done
+	if unfinished == 0 {
 		return nil
 	}
-	p.Quit()
-	unfinished := int64(0)
-	for _, w := range p.all {
-		select {
-		case <-w.done:
-			continue
-		case <-ctx.Done():
-		}
-		unfinished += w.active.Load()
-		w.kill()
-	}
-	for _, w := range p.all {
-		<-w.done
-		w.kill()
-	}
-	if unfinished > 0 {
-		return fmt.Errorf("%d messages were given back while the application was working on them: %w", unfinished, ctx.Err())
-	}
-	return nil
+	return fmt.Errorf("%d messages were given back while the application was working on them: %w", unfinished, ctx.Err())
 }
 
 // run delivers while the application is healthy, until quit.
-func (w *pusher) run() {
+func (w *Pusher) run() {
 	defer close(w.done)
 	defer w.client.CloseIdleConnections()
 	// The queue is there from now on, also while the application is not.
@@ -199,8 +182,9 @@ func (w *pusher) run() {
 		if member == nil {
 			return
 		}
+		w.isDeclared()
 		if !w.healthy() {
-			_ = w.m.leaveQueue(member)
+			w.m.leaveQueue(member)
 			if !told {
 				w.log.Info("messages wait until the application is healthy")
 			}
@@ -213,10 +197,10 @@ func (w *pusher) run() {
 	}
 }
 
-func (w *pusher) healthy() bool { return w.o.Gate == nil || w.o.Gate.Healthy() }
+func (w *Pusher) healthy() bool { return w.o.Gate == nil || w.o.Gate.Healthy() }
 
 // changed is closed when the application is healthy no more, or again.
-func (w *pusher) changed() <-chan struct{} {
+func (w *Pusher) changed() <-chan struct{} {
 	if w.o.Gate == nil {
 		return nil
 	}
@@ -224,7 +208,7 @@ func (w *pusher) changed() <-chan struct{} {
 }
 
 // await returns when the application is healthy, or is not, or when ctx ends.
-func (w *pusher) await(ctx context.Context, healthy bool) {
+func (w *Pusher) await(ctx context.Context, healthy bool) {
 	for {
 		changed := w.changed()
 		if w.healthy() == healthy {
@@ -239,7 +223,7 @@ func (w *pusher) await(ctx context.Context, healthy bool) {
 }
 
 // session delivers until the application is not healthy any more, or quit.
-func (w *pusher) session(member broker.Member) {
+func (w *Pusher) session(member broker.Member) {
 	w.log.Info("delivering messages to the application", "url", w.p.URL)
 	ctx, end := context.WithCancel(w.quit)
 	defer end()
@@ -249,7 +233,7 @@ func (w *pusher) session(member broker.Member) {
 			w.await(ctx, false)
 		}()
 	}
-	defer func() { _ = w.m.leaveQueue(member) }()
+	defer w.m.leaveQueue(member)
 	if w.p.Ordered {
 		w.takeTurns(ctx, member)
 		return
@@ -272,7 +256,7 @@ func (w *pusher) session(member broker.Member) {
 
 // drain gives the messages back that wait at the member; those under way go
 // back when they are done.
-func (w *pusher) drain(member broker.Member) {
+func (w *Pusher) drain(member broker.Member) {
 	draining, cancel := context.WithTimeout(context.Background(), w.m.o.Timeout)
 	defer cancel()
 	if err := member.Drain(draining); err != nil {

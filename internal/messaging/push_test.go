@@ -30,7 +30,7 @@ type worker struct {
 	*kept
 	server *httptest.Server
 	got    chan posted
-	pushes *Pushes
+	pushes *Pusher
 }
 
 // work posts the messages of topic t, queue q to an application.
@@ -62,7 +62,7 @@ func (w *worker) start(p Push, o PushOptions) {
 		p.Concurrency = 4
 	}
 	var err error
-	if w.pushes, err = w.StartPush([]Push{p}, func(Push) PushOptions { return o }); err != nil {
+	if w.pushes, err = w.StartPush(w.Context(), p, o); err != nil {
 		w.Fatal(err)
 	}
 	pushes := w.pushes
@@ -70,7 +70,9 @@ func (w *worker) start(p Push, o PushOptions) {
 		ctx, cancel := context.WithTimeout(context.Background(), long)
 		defer cancel()
 		_ = pushes.Stop(ctx)
-		w.server.Close()
+		if w.server != nil {
+			w.server.Close()
+		}
 	})
 	w.eventually("the queue is there", func() bool {
 		_, err := w.broker.Queue(w.Context(), "t", "q")
@@ -330,7 +332,7 @@ func TestOrderedPush(t *testing.T) {
 		order = append(order, m.body)
 		mu.Unlock()
 	})
-	second, err := w.StartPush([]Push{{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true}}, func(Push) PushOptions { return PushOptions{} })
+	second, err := w.StartPush(t.Context(), Push{Topic: "t", Queue: "q", URL: w.server.URL, Ordered: true}, PushOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +424,7 @@ func TestDeadLettersOfPatterns(t *testing.T) {
 		rw.WriteHeader(http.StatusGone)
 	}))
 	defer server.Close()
-	pushes, err := k.StartPush([]Push{{Topic: ">", Queue: "all", URL: server.URL, Concurrency: 1}}, func(Push) PushOptions { return PushOptions{} })
+	pushes, err := k.StartPush(t.Context(), Push{Topic: ">", Queue: "all", URL: server.URL, Concurrency: 1}, PushOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -433,5 +435,40 @@ func TestDeadLettersOfPatterns(t *testing.T) {
 	k.settledAll(">", "all")
 	if n := len(got); n != 1 {
 		t.Errorf("%d messages were posted", n)
+	}
+}
+
+// A subscriber over WebSocket with a pattern does not get back what it made a
+// dead letter, and a queue of another pattern does not get it either: what both
+// refuse would never come to rest. Who asks for dead letters gets them, and the
+// queues that leave them alone keep nobody from removing them.
+func TestDeadLettersBelongToThoseWhoAsk(t *testing.T) {
+	k := keep(t)
+	r := k.read("topic=orders.%3E&queue=billing")
+	other := k.read("topic=%3E&queue=archive")
+	asked := k.read("topic=orders.*.dead&queue=alerts")
+	k.read("topic=orders.%3E&queue=away").Conn.CloseNow() //nolint:errcheck // it is the connection's end that matters
+	k.post("orders.eu", "poison")
+	r.say(`{"Term":%q}`, r.expect("poison", 1).ID)
+	letter := asked.expect("poison", 1)
+	if letter.Topic != "orders.eu.dead" || letter.Header["Micro-Dead-Queue"] != "billing" {
+		t.Errorf("dead letter %+v", letter)
+	}
+	other.expect("poison", 1) // the message itself
+	k.post("orders.eu", "next")
+	r.expect("next", 1)
+	other.expect("next", 1)
+	remove := func(want int) {
+		t.Helper()
+		if status, text := k.request("DELETE", "dead&topic=orders.eu&all=true", ""); status != want {
+			t.Errorf("drop: %d %s, want %d", status, text, want)
+		}
+	}
+	remove(http.StatusNotImplemented) // alerts would lose it
+	asked.say(`{"Ack":%q}`, letter.ID)
+	k.settledAll("orders.*.dead", "alerts")
+	remove(http.StatusOK)
+	if status, text := k.request("GET", "dead&topic=orders.eu", ""); status != http.StatusOK || strings.TrimSpace(text) != "[]" {
+		t.Errorf("dead letters: %d %s", status, text)
 	}
 }

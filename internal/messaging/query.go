@@ -3,11 +3,13 @@ package messaging
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/suggest"
 )
 
 const (
@@ -44,15 +46,44 @@ func parseValues(raw string) (values, error) {
 		if !utf8.ValidString(given[0]) {
 			return nil, httpmsg.Errorf(http.StatusBadRequest, "%s %q is not valid UTF-8", name, given[0])
 		}
+		if err := known(name); err != nil {
+			return nil, err
+		}
 		v[name] = given[0]
 	}
 	return v, nil
+}
+
+// parameters are the names that mean something in a request for /broker.
+var parameters = []string{"topic", "queue", "ack", "prefetch", "ack_wait", "expires", "batch", "queues", "dead", "id", "after", "limit", "all", "purge"}
+
+// known refuses a name that looks like a mistyped parameter: a queue must not be
+// live because of akc=true. Others mean nothing, as ever, and are passed over.
+func known(name string) error {
+	if len(name) < 3 || slices.Contains(parameters, name) {
+		return nil
+	}
+	if nearest := suggest.Nearest(name, parameters); nearest != "" {
+		return httpmsg.Errorf(http.StatusBadRequest, "unknown parameter %q, did you mean %s?", name, nearest)
+	}
+	return nil
 }
 
 // has tells that the name was given, with or without a value.
 func (v values) has(name string) bool {
 	_, ok := v[name]
 	return ok
+}
+
+// flag reads a parameter that is true or false, and false when it is not there.
+func (v values) flag(name string) (bool, error) {
+	switch v[name] {
+	case "true":
+		return true, nil
+	case "", "false":
+		return false, nil
+	}
+	return false, httpmsg.Errorf(http.StatusBadRequest, "%s=%s: expected true or false", name, v[name])
 }
 
 func (v values) topic() (string, error) {
@@ -67,12 +98,8 @@ func (v values) query() (q query, err error) {
 		return q, err
 	}
 	q.queue, q.batch = v["queue"], v["batch"]
-	switch v["ack"] {
-	case "true":
-		q.ack = true
-	case "", "false":
-	default:
-		return q, httpmsg.Errorf(http.StatusBadRequest, "ack=%s: expected true or false", v["ack"])
+	if q.ack, err = v.flag("ack"); err != nil {
+		return q, err
 	}
 	if !q.ack {
 		for _, name := range []string{"prefetch", "ack_wait", "expires"} {

@@ -83,7 +83,7 @@ var errLeft = errors.New("the subscriber has left")
 
 // add adds a message, which the client has from now on, unless it is not for it.
 func (s *session) add(b *deliveries, h *broker.Held) (err error) {
-	if internal(h.Topic, s.topic) || !forThisQueue(h.Header, s.queue) {
+	if passedOver(h, s.topic, s.queue) {
 		_ = h.Ack(s.ended) // else it comes again
 		return nil
 	}
@@ -143,7 +143,7 @@ func (s *session) leave() {
 		}
 		all.Wait()
 	}
-	_ = s.m.leaveQueue(s.member)
+	s.m.leaveQueue(s.member)
 }
 
 // received does what a frame of the client says. What is wrong with it is
@@ -228,7 +228,7 @@ func (s *session) publish(ctx context.Context, c command) {
 
 // complain sends an error frame.
 func (s *session) complain(id string, err error) {
-	text := map[string]string{"Error": err.Error()}
+	text := map[string]string{"Error": clip(err.Error())}
 	if id != "" {
 		text["Id"] = id
 	}

@@ -38,6 +38,8 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 // serveLive serves a subscriber that gets what is published while it is there.
 func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connection) error {
 	s := newSubscriber(c)
+	m.backlog.enter(s)
+	defer m.backlog.leave(s)
 	leave, err := m.join(r.Context(), s)
 	if err != nil {
 		return refusal(err)

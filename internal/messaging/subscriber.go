@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coder/websocket"
 
@@ -24,8 +25,9 @@ type subscriber struct {
 
 // encoded is a message as a WebSocket frame, which its receivers share.
 type encoded struct {
-	frame []byte
-	size  int64 // what it counts for in a buffer
+	frame     []byte
+	size      int64        // what it counts for in a buffer
+	receivers atomic.Int32 // that have it in their buffers, or are sending it
 }
 
 func newSubscriber(c *connection) *subscriber {
@@ -55,19 +57,16 @@ func (s *subscriber) encode(d broker.Delivery) *encoded {
 		s.m.log.Error("a message cannot be encoded", "topic", d.Topic, "error", err)
 		return nil
 	}
-	return &encoded{appendTextFrame(make([]byte, 0, len(text)+maxFrameHead), text), size(d.Message)}
+	return &encoded{frame: appendTextFrame(make([]byte, 0, len(text)+maxFrameHead), text), size: size(d.Message)}
 }
 
 // deliver buffers a frame. A subscriber whose buffer is full is cut, so that no
 // other waits for it and it knows that it missed something.
 func (s *subscriber) deliver(f *encoded) {
-	n, full := s.put(f)
-	if !full {
-		return
+	if n, full := s.put(f); full {
+		s.cutOff(fmt.Sprintf("slow consumer: %d messages were waiting", n))
 	}
-	s.m.cut.Add(1)
-	s.m.log.Warn("slow subscriber cut", "topic", s.topic, "queue", s.queue, "waiting", n)
-	s.finish(ending{code: websocket.StatusPolicyViolation, reason: fmt.Sprintf("slow consumer: %d messages were waiting", n)})
+	s.m.backlog.relieve()
 }
 
 // put buffers a frame. It reports how many wait and that there is no room.
@@ -83,6 +82,7 @@ func (s *subscriber) put(f *encoded) (n int, full bool) {
 	}
 	s.waiting = append(s.waiting, f)
 	s.bytes += f.size
+	s.m.backlog.hold(f)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -90,8 +90,8 @@ func (s *subscriber) put(f *encoded) (n int, full bool) {
 	return n + 1, false
 }
 
-// take appends the next frames to send to batch, as many as go into one write.
-// One that is cut gets no more.
+// take appends the next frames to send to batch, as many as go into one write;
+// who has sent them releases them. One that is cut gets no more.
 func (s *subscriber) take(batch []*encoded) []*encoded {
 	if end := s.ending(); end != nil && !end.drain {
 		return batch
@@ -151,6 +151,7 @@ func (s *subscriber) write() {
 
 // sendAll writes frames at once.
 func (s *subscriber) sendAll(batch []*encoded) {
+	defer s.m.backlog.release(batch)
 	if len(batch) == 1 {
 		s.sent(s.send(batch[0].frame), 1)
 		return

@@ -118,7 +118,7 @@ func (s *sidecar) start(ctx context.Context, d Drivers) error {
 	if s.engines.Defaulted {
 		s.consulWatch.begin(func(ctx context.Context) { s.watchForConsul(ctx, d) })
 	}
-	if err := s.deliverMessages(); err != nil {
+	if err := s.deliverMessages(ctx); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -263,6 +263,7 @@ func (s *sidecar) assemble() error {
 		OriginPatterns: []string{"*"},
 	})
 	s.monitor.Messages = s.messages
+	s.pushes = newPushes(s.startPush, pushesOf(&s.cfg), s.log)
 	var err error
 	s.api, err = s.routes(&s.cfg)
 	return err
@@ -303,7 +304,7 @@ func (s *sidecar) routes(cfg *Config) (*api.API, error) {
 		Proxy:          forward,
 		Messaging:      s.messaging,
 		Health:         s.apps.probe,
-		Ready:          s.engines.Ping,
+		Ready:          s.ready,
 		Monitor:        s.monitor,
 		Metrics:        s.monitor.Metrics(),
 		ProxyByDefault: cfg.Handler == "proxy",
@@ -357,28 +358,39 @@ func share(ctx context.Context, num, den time.Duration) (context.Context, contex
 	return context.WithTimeout(ctx, time.Until(end)*num/den)
 }
 
-// tellReadiness logs whether the engines can be reached, now and whenever that
-// changes.
+// ready says why the sidecar is not: an engine cannot be reached, or a durable
+// queue of its own is not declared yet.
+func (s *sidecar) ready(ctx context.Context) error {
+	if err := s.engines.Ping(ctx); err != nil {
+		return err
+	}
+	return s.pushes.ready()
+}
+
+// tellReadiness logs whether the engines can be reached and the queues are
+// declared, now and whenever that changes.
 func (s *sidecar) tellReadiness(ctx context.Context) {
 	const every = 2 * time.Second
-	ready, told := false, false
+	ready, away := false, false
 	for {
 		err := s.engines.Ping(ctx)
+		declared := s.pushes.ready() == nil
 		if s.engines.registryDown() {
 			s.discovery.Away()
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && (ready || !told):
+		case err != nil && !away:
 			s.log.Warn("not ready: an engine cannot be reached; trying on", "error", err)
-		case err == nil && !ready:
+		case err == nil && declared && !ready:
 			s.log.Info("ready")
 		}
-		ready, told = err == nil, true
+		ready, away = err == nil && declared, err != nil
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.pushes.news:
 		case <-time.After(every):
 		}
 	}

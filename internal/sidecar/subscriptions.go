@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,10 +37,10 @@ func (s *sidecar) notDurable() string {
 }
 
 // deliverMessages begins to post messages to the application, and to publish
-// those whose time has come.
-func (s *sidecar) deliverMessages() error {
-	s.pushes = &pushes{start: s.startPush, log: s.log, wanted: make(chan wanted, 1), running: map[pushTo]*messaging.Pushes{}}
-	if err := s.pushes.change(context.Background(), pushesOf(&s.cfg)); err != nil {
+// those whose time has come. The queues are declared when it returns, unless
+// the engine is away.
+func (s *sidecar) deliverMessages(ctx context.Context) error {
+	if err := s.pushes.begin(ctx, s.pushes.wanted); err != nil {
 		return err
 	}
 	s.pushes.changing.begin(s.pushes.follow)
@@ -71,49 +72,95 @@ func pushesOf(cfg *Config) []pushTo {
 	return all
 }
 
-func (s *sidecar) startPush(to pushTo) (*messaging.Pushes, error) {
-	started, err := s.messaging.StartPush([]messaging.Push{to.Push}, func(messaging.Push) messaging.PushOptions {
-		var o messaging.PushOptions
-		if to.ofApp {
-			o.Gate = s.healthy
-		}
-		if to.probed {
-			o.Probe = s.apps.probeMain
-		}
-		return o
-	})
+func (s *sidecar) startPush(ctx context.Context, to pushTo) (*messaging.Pusher, error) {
+	o := messaging.PushOptions{Declared: func() { s.pushes.declare(to.queue()) }}
+	if to.ofApp {
+		o.Gate = s.healthy
+	}
+	if to.probed {
+		o.Probe = s.apps.probeMain
+	}
+	started, err := s.messaging.StartPush(ctx, to.Push, o)
 	if err != nil {
-		return started, fmt.Errorf("--subscribe: %s", messaging.Unsupported(err))
+		return nil, fmt.Errorf("--subscribe: %s", messaging.Unsupported(err))
 	}
 	return started, nil
 }
 
-// wanted is what is to be posted from now on, and how long requests under way
-// may take that are wanted no more.
-type wanted struct {
-	pushes   []pushTo
-	patience time.Duration
-}
+// queueName names a durable queue.
+type queueName struct{ topic, queue string }
 
-// pushes are the queues whose messages are posted at present.
+func (p pushTo) queue() queueName { return queueName{p.Topic, p.Queue} }
+
+// pushes are the queues whose messages are posted.
 type pushes struct {
-	start    func(pushTo) (*messaging.Pushes, error)
+	start    func(context.Context, pushTo) (*messaging.Pusher, error)
 	log      *slog.Logger
-	wanted   chan wanted // the latest
-	changing task        // follows it
+	changes  chan pushChange   // the latest
+	changing task          // makes them
+	news     chan struct{} // a token: a queue is declared
 
-	mu      sync.Mutex
-	closed  bool // nothing is started any more
-	running map[pushTo]*messaging.Pushes
+	mu       sync.Mutex
+	closed   bool // nothing is started any more
+	wanted   []pushTo
+	declared map[queueName]bool
+	running  map[pushTo]*messaging.Pusher
 }
 
-// want has follow change what is posted.
-func (p *pushes) want(w wanted) {
+// pushChange is what is to be posted from now on.
+type pushChange struct {
+	want     []pushTo
+	patience time.Duration // with requests under way that are wanted no more
+	begun    chan struct{} // closed when new queues are declared, or the engine is away
+}
+
+func newPushes(start func(context.Context, pushTo) (*messaging.Pusher, error), want []pushTo, log *slog.Logger) *pushes {
+	return &pushes{
+		start: start, log: log, wanted: want, changes: make(chan pushChange, 1), news: make(chan struct{}, 1),
+		declared: map[queueName]bool{}, running: map[pushTo]*messaging.Pusher{},
+	}
+}
+
+// declare notes that a queue is there.
+func (p *pushes) declare(q queueName) {
+	p.mu.Lock()
+	p.declared[q] = true
+	p.mu.Unlock()
 	select {
-	case <-p.wanted: // it was not begun
+	case p.news <- struct{}{}:
 	default:
 	}
-	p.wanted <- w // nobody else sends
+}
+
+// ready names a queue that is not there yet: what is published now is not kept
+// for it.
+func (p *pushes) ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, to := range p.wanted {
+		if !p.declared[to.queue()] {
+			return fmt.Errorf("the durable queue %s of topic %s is not declared yet", to.Queue, to.Topic)
+		}
+	}
+	return nil
+}
+
+// want changes what is posted. It does not wait for that: what it returns is
+// closed when new queues are declared, or the engine is away.
+func (p *pushes) want(want []pushTo, patience time.Duration) <-chan struct{} {
+	p.mu.Lock()
+	p.wanted = want
+	maps.DeleteFunc(p.declared, func(q queueName, _ bool) bool {
+		return !slices.ContainsFunc(want, func(to pushTo) bool { return to.queue() == q })
+	})
+	p.mu.Unlock()
+	select {
+	case <-p.changes: // it was not begun
+	default:
+	}
+	begun := make(chan struct{})
+	p.changes <- pushChange{want, patience, begun} // nobody else sends
+	return begun
 }
 
 // follow changes what is posted, whenever that is wanted, until ctx ends.
@@ -122,41 +169,48 @@ func (p *pushes) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case w := <-p.wanted:
-			// An end of ctx is the sidecar's: what is under way has its own time then.
-			patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.patience)
-			if err := p.change(patience, w.pushes); err != nil {
-				p.log.Error("messages of a queue are not delivered", "error", err)
-			}
-			cancel()
+		case c := <-p.changes:
+			p.change(ctx, c)
 		}
 	}
 }
 
-// change goes on with what stays, ends what is gone, and begins what is new when
-// nothing is under way any more of what it may take the place of. Messages that
-// nobody takes in the meantime wait in their queues.
-func (p *pushes) change(ctx context.Context, want []pushTo) error {
-	for to, old := range p.quit(want) {
-		if err := old.Stop(ctx); err != nil {
+// change goes on with what stays, ends what is gone, and begins what is new: at
+// once, so that it misses nothing, or, in the place of what is gone, when nothing
+// of that is under way any more. Its messages wait in the queue meanwhile.
+func (p *pushes) change(ctx context.Context, c pushChange) {
+	gone := p.quit(c.want)
+	var anew, instead []pushTo
+	for _, to := range c.want {
+		if slices.ContainsFunc(slices.Collect(maps.Keys(gone)), func(old pushTo) bool { return old.queue() == to.queue() }) {
+			instead = append(instead, to)
+		} else {
+			anew = append(anew, to)
+		}
+	}
+	err := p.begin(ctx, anew)
+	close(c.begun)
+	// An end of ctx is the sidecar's: what is under way has its own time then.
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience)
+	defer cancel()
+	for to, old := range gone {
+		if err := old.Stop(patience); err != nil {
 			p.log.Warn("a subscription was changed", "topic", to.Topic, "queue", to.Queue, "error", err)
 		}
 		p.mu.Lock()
 		delete(p.running, to)
 		p.mu.Unlock()
 	}
-	var errs []error
-	for _, to := range want {
-		errs = append(errs, p.begin(to))
+	if err := errors.Join(err, p.begin(ctx, instead)); err != nil {
+		p.log.Error("messages of a queue are not delivered", "error", err)
 	}
-	return errors.Join(errs...)
 }
 
 // quit takes no further messages for what is not among want, and returns that.
-func (p *pushes) quit(want []pushTo) map[pushTo]*messaging.Pushes {
+func (p *pushes) quit(want []pushTo) map[pushTo]*messaging.Pusher {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gone := map[pushTo]*messaging.Pushes{}
+	gone := map[pushTo]*messaging.Pusher{}
 	for to, old := range p.running {
 		if !slices.Contains(want, to) {
 			old.Quit()
@@ -166,8 +220,19 @@ func (p *pushes) quit(want []pushTo) map[pushTo]*messaging.Pushes {
 	return gone
 }
 
-// begin posts the messages of a queue, unless it does so already.
-func (p *pushes) begin(to pushTo) error {
+// begin posts the messages of queues, side by side, but of those where it does
+// so already.
+func (p *pushes) begin(ctx context.Context, all []pushTo) error {
+	var starting sync.WaitGroup
+	errs := make([]error, len(all))
+	for i, to := range all {
+		starting.Go(func() { errs[i] = p.beginOne(ctx, to) })
+	}
+	starting.Wait()
+	return errors.Join(errs...)
+}
+
+func (p *pushes) beginOne(ctx context.Context, to pushTo) error {
 	p.mu.Lock()
 	_, runs := p.running[to]
 	closed := p.closed
@@ -175,12 +240,13 @@ func (p *pushes) begin(to pushTo) error {
 	if runs || closed {
 		return nil
 	}
-	started, err := p.start(to)
-	if err != nil {
-		return err
-	}
+	started, err := p.start(ctx, to)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil { // the engine cannot do it at all: nothing comes that is to be waited for
+		p.wanted = slices.DeleteFunc(slices.Clone(p.wanted), func(other pushTo) bool { return other == to })
+		return err
+	}
 	p.running[to] = started
 	if p.closed {
 		started.Quit()

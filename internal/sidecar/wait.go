@@ -16,6 +16,8 @@ func (s *sidecar) wait(ctx context.Context) error {
 	alive, stop := signsOfLife(s.cfg.Control.Manager.Period())
 	defer stop()
 	told := false
+	var change Change         // the latest, until
+	var taken <-chan struct{} // it is
 	for {
 		var changed <-chan struct{}
 		if !told {
@@ -34,8 +36,14 @@ func (s *sidecar) wait(ctx context.Context) error {
 			status, _ := first.Ended()
 			s.log.Info("application ended", "status", status, "command", first.Name())
 			return nil
-		case change := <-s.cfg.Control.Changes:
-			s.change(change, told)
+		case change = <-s.cfg.Control.Changes:
+			if told {
+				s.tell(sdnotify.Reloading())
+			}
+			taken = s.take(&change, taken)
+		case <-taken:
+			taken = nil
+			s.taken(change, told)
 		case <-s.cfg.Control.Rotated:
 			if s.accessLog != nil {
 				s.accessLog.Reopen()
@@ -75,39 +83,53 @@ func (s *sidecar) tell(states ...string) {
 	}
 }
 
-// change takes a change, and tells the service manager, which may wait for it,
-// when it knows that we are ready.
-func (s *sidecar) change(c Change, told bool) {
-	if told {
-		s.tell(sdnotify.Reloading())
-	}
+// take takes a change. What it returns is closed when that is done, and what was
+// under way before.
+func (s *sidecar) take(c *Change, before <-chan struct{}) <-chan struct{} {
 	if c.Config != nil {
-		s.reload(*c.Config)
+		declared, err := s.reload(*c.Config)
+		if err == nil {
+			return declared
+		}
+		s.log.Error("the configuration stays as it was", "error", err)
+		*c = Change{Err: err}
 	}
-	if !told {
-		return
+	if before != nil {
+		return before
+	}
+	nothing := make(chan struct{})
+	close(nothing)
+	return nothing
+}
+
+// taken tells that a change was taken: the service manager, which may wait for
+// it, when it knows that we are ready.
+func (s *sidecar) taken(c Change, told bool) {
+	if c.Config != nil {
+		s.log.Info("configuration reloaded")
 	}
 	status := "serving"
 	if c.Err != nil {
 		status += "; the configuration was not reloaded: " + strings.ReplaceAll(c.Err.Error(), "\n", "; ")
 	}
-	s.tell(sdnotify.Ready, sdnotify.Status(status))
+	if told {
+		s.tell(sdnotify.Ready, sdnotify.Status(status))
+	}
 }
 
 // reload goes on with cfg: requests that begin from now on have new handlers,
 // and the applications become those of cfg. What lives as long as the sidecar
-// stays as it is.
-func (s *sidecar) reload(cfg Config) {
+// stays as it is. What it returns is closed when new durable queues are declared,
+// too, or the engine is away.
+func (s *sidecar) reload(cfg Config) (declared <-chan struct{}, err error) {
 	cfg.Control, cfg.TLS, cfg.Tokens = s.cfg.Control, s.cfg.TLS, s.cfg.Tokens // they have their own ways
 	routes, err := s.routes(&cfg)
 	if err != nil {
-		s.log.Error("the configuration stays as it was", "error", err)
-		return
+		return nil, err
 	}
 	s.cfg, s.api = cfg, routes
 	s.server.Switch(routes)
 	s.admin.own.Store(routes)
 	s.apps.apply(cfg.applications())
-	s.pushes.want(wanted{pushesOf(&cfg), cfg.ShutdownGrace})
-	s.log.Info("configuration reloaded")
+	return s.pushes.want(pushesOf(&cfg), cfg.ShutdownGrace), nil
 }

@@ -82,7 +82,8 @@ func rabbitProgram(path string) string {
 // nodes, and that of its port mapper.
 func (s *RabbitMQServer) environment(ports []int, plugins string) []string {
 	return append(os.Environ(),
-		"HOME="+s.dir, // of the cookie
+		"HOME="+s.dir,              // of the cookie
+		"ERL_CRASH_DUMP_SECONDS=0", // a killed node writes none
 		"ERL_EPMD_PORT="+strconv.Itoa(ports[2]), "ERL_EPMD_ADDRESS=127.0.0.1",
 		fmt.Sprintf("RABBITMQ_NODENAME=rabbit_%08x@localhost", rand.Uint32()),
 		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT="+strconv.Itoa(ports[0]),
