@@ -87,4 +87,3 @@ func TestExpires(t *testing.T) {
 		t.Error(err)
 	}
 }
-
