@@ -14,13 +14,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -36,18 +36,13 @@ func main() {
 	maxRSS := flag.Float64("max_rss_mb", 40, "bar for resident memory in MB (10^6 bytes), 0 for none")
 	maxReady := flag.Float64("max_ready_ms", 300, "bar for the time from start to ready in ms, 0 for none")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	rows, err := b.run(ctx, *maxRSS, *maxReady)
-	if err == nil {
-		err = errors.Join(printTable(os.Stdout, rows), overBar(rows))
-	}
-	if err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	command.Run("bench", func(ctx context.Context) error {
+		rows, err := b.run(ctx, *maxRSS, *maxReady)
+		if err != nil {
+			return err
+		}
+		return errors.Join(printTable(os.Stdout, rows), overBar(rows))
+	})
 }
 
 // row is one measure; bar is what it must not exceed, 0 for none.
@@ -121,7 +116,7 @@ func (b *bench) memory(ctx context.Context) (before, after int64, err error) {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
-	if err := sleep(ctx, idle); err != nil {
+	if err := sleep.For(ctx, idle); err != nil {
 		return 0, 0, err
 	}
 	if before, err = process.Resident(s.PID); err != nil {
@@ -130,7 +125,7 @@ func (b *bench) memory(ctx context.Context) (before, after int64, err error) {
 	if err := call(ctx, s, calls); err != nil {
 		return 0, 0, err
 	}
-	if err := sleep(ctx, settled); err != nil {
+	if err := sleep.For(ctx, settled); err != nil {
 		return 0, 0, err
 	}
 	after, err = process.Resident(s.PID)
@@ -159,16 +154,6 @@ func overBar(rows []row) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// sleep waits d, or less when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }

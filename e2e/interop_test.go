@@ -16,7 +16,7 @@ import (
 	"github.com/micro/sidecar/internal/testserver"
 )
 
-var update = flag.Bool("update", false, "write the table of TestInterop to docs/discovery.md")
+var update = flag.Bool("update", false, "write the tables of TestInterop to docs")
 
 // generation is a version of go-micro, with the program of its services.
 type generation struct {
@@ -89,12 +89,29 @@ func plainNATS(t *testing.T) string {
 func multicast(*testing.T) string { return "" }
 
 // TestInterop has real go-micro services, registered by go-micro's own code,
-// and the sidecar find and call each other. The table in docs/discovery.md says
-// what was tried, no more: a cell of it is a test that ran here.
+// and the sidecar find and call each other, and hear each other's messages. The
+// tables in docs say what was tried, no more: a cell of them is a test that ran
+// here.
 func TestInterop(t *testing.T) {
 	t.Parallel()
 	programs := buildPeers(t)
-	table := newTable()
+	t.Run("messages", func(t *testing.T) {
+		t.Parallel()
+		testInteropMessages(t, programs)
+	})
+	t.Run("services", func(t *testing.T) {
+		t.Parallel()
+		testInteropServices(t, programs)
+	})
+}
+
+func testInteropServices(t *testing.T, programs map[string]string) {
+	table := newTable(forms)
+	for _, engine := range interopEngines {
+		for _, g := range engine.versions {
+			table.add(engine.name, g.version)
+		}
+	}
 	// Multicast DNS reaches whoever runs these tests at the same time.
 	prefix := fmt.Sprintf("go.micro.srv.i%08x.", rand.Uint32())
 	t.Run("engine", func(t *testing.T) {

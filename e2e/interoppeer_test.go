@@ -70,9 +70,9 @@ type peer struct {
 }
 
 // startPeer starts a service and returns when go-micro itself finds it.
-func startPeer(t *testing.T, program, engine, address, name, kind string) *peer {
+func startPeer(t *testing.T, program, engine, address, name, kind string, more ...string) *peer {
 	t.Helper()
-	cmd := exec.Command(program, "-registry="+engine, "-address="+address, "-name="+name, "-server="+kind)
+	cmd := exec.Command(program, append([]string{"-registry=" + engine, "-address=" + address, "-name=" + name, "-server=" + kind}, more...)...)
 	cmd.Stderr = t.Output()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -12,11 +12,16 @@ import (
 
 // table is the one in the documents.
 type table struct {
-	mu    sync.Mutex
-	cells map[[3]string]bool
+	columns []string
+	rows    [][2]string // engine and version
+	mu      sync.Mutex
+	cells   map[[3]string]bool
 }
 
-func newTable() *table { return &table{cells: map[[3]string]bool{}} }
+func newTable(columns []string) *table { return &table{columns: columns, cells: map[[3]string]bool{}} }
+
+// add makes the next row.
+func (x *table) add(engine, version string) { x.rows = append(x.rows, [2]string{engine, version}) }
 
 // row returns what notes a cell.
 func (x *table) row(engine, version string) func(form string) {
@@ -30,19 +35,17 @@ func (x *table) row(engine, version string) func(form string) {
 // text is the table as Markdown: what was not tried is blank.
 func (x *table) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| registry | go-micro | %s |\n|%s\n", strings.Join(forms, " | "), strings.Repeat(" --- |", len(forms)+2))
-	for _, engine := range interopEngines {
-		for _, g := range engine.versions {
-			fmt.Fprintf(&b, "| %s | %s |", engine.name, g.version)
-			for _, form := range forms {
-				mark := ""
-				if x.cells[[3]string{engine.name, g.version, form}] {
-					mark = "✓"
-				}
-				fmt.Fprintf(&b, " %s |", mark)
+	fmt.Fprintf(&b, "| engine | go-micro | %s |\n|%s\n", strings.Join(x.columns, " | "), strings.Repeat(" --- |", len(x.columns)+2))
+	for _, r := range x.rows {
+		fmt.Fprintf(&b, "| %s | %s |", r[0], r[1])
+		for _, column := range x.columns {
+			mark := ""
+			if x.cells[[3]string{r[0], r[1], column}] {
+				mark = "✓"
 			}
-			b.WriteByte('\n')
+			fmt.Fprintf(&b, " %s |", mark)
 		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

@@ -20,6 +20,7 @@ import (
 type cluster struct {
 	nodes []engineNode
 	most  time.Duration // how long all nodes stay up at most; 0 is a second
+	whole func() bool   // every node has again all that it keeps; nil does not ask
 
 	down  sync.WaitGroup // a node is away
 	busy  atomic.Bool
@@ -38,6 +39,10 @@ type engineNode interface {
 func (c *cluster) strike(t *testing.T) {
 	t.Helper()
 	if time.Now().Before(c.next) || !c.busy.CompareAndSwap(false, true) {
+		return
+	}
+	if c.whole != nil && !c.whole() {
+		c.busy.Store(false)
 		return
 	}
 	node := c.nodes[rand.IntN(len(c.nodes))]

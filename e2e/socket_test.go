@@ -69,6 +69,16 @@ func (s *sidecar) subscribe(topic, queue string) *socket {
 	return s.open(path)
 }
 
+// send writes a frame.
+func (k *socket) send(frame string) {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	if err := k.conn.Write(ctx, websocket.MessageText, []byte(frame)); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 // next returns the next frame.
 func (k *socket) next() []byte {
 	k.t.Helper()

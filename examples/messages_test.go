@@ -53,12 +53,15 @@ func TestMessages(t *testing.T) {
 	for _, p := range late {
 		says(t, p, "try 1")
 	}
+	within(t, patient, "the consumer to find no sidecar", func() bool {
+		return strings.Count(consumer.Output(), "trying again") > 1
+	})
 	s.up(t)
 	for _, p := range late {
 		says(t, p, "stored")
 	}
 	says(t, worker, `billed {"order": 3`, `billed {"order": 4`)
-	says(t, consumer, "trying again", `shipped {"order":3`, `shipped {"order":4`)
+	says(t, consumer, `shipped {"order":3`, `shipped {"order":4`)
 	for _, p := range []*process.Process{worker, consumer} {
 		if err := p.Stop(patient); err != nil {
 			t.Errorf("after SIGTERM: %v\n%s", err, p.Output())

@@ -31,6 +31,11 @@ type BrokerAdapter struct {
 	groups map[address]*group
 }
 
+// topicName is the header by which servers of go-micro find the handler of a
+// message. It is the envelope's, not the message's: some brokers of go-micro put
+// it in, and here it is with all of them.
+const topicName = "Micro-Topic"
+
 // address is what go-micro has a subscription for.
 type address struct{ topic, queue string }
 
@@ -74,6 +79,12 @@ func (b *BrokerAdapter) Publish(ctx context.Context, topic string, m broker.Mess
 		return broker.ErrClosed
 	}
 	own := copyMessage(m) // the caller has its message back before go-micro may be done with it
+	if own.Header == nil {
+		own.Header = map[string]string{}
+	}
+	if own.Header[topicName] == "" {
+		own.Header[topicName] = topic
+	}
 	_, err := do(ctx, b.calls, "publish", func() (none struct{}, err error) {
 		return none, b.theirs.Publish(topic, &micro.Message{Header: own.Header, Body: own.Body})
 	}, nil)

@@ -58,8 +58,8 @@ func (g *group) deliver(b *BrokerAdapter, e micro.Event) {
 	}
 	for _, s := range to {
 		own := broker.Message{Header: maps.Clone(m.Header), Body: slices.Clone(m.Body)}
-		if b.theirs.String() == "http" {
-			delete(own.Header, "Micro-Topic") // its envelope, not the message's
+		if own.Header[topicName] == g.at.topic {
+			delete(own.Header, topicName)
 		}
 		if !s.put(broker.Delivery{Message: own, Topic: g.at.topic}) {
 			b.odd.warn(b.options.Log, "a slow subscriber lost a message", "topic", g.at.topic)

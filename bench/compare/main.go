@@ -19,12 +19,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 )
 
@@ -38,26 +37,21 @@ func main() {
 	quick := flag.Bool("quick", false, "a look in about a minute: one round of a second each, without the rows of 1 and 512 connections")
 	flag.BoolVar(&o.check, "check", false, "fail when a bar is not met")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
 	if *quick {
 		o.rounds, o.length = 1, time.Second
 		if *rows == "" {
 			*rows = `64|KiB|MiB|tls|http2`
 		}
 	}
-	var err error
-	if *hop != "" {
-		err = serveHop(ctx, *hop, flag.Args())
-	} else if o.rows, err = choose(*rows); err == nil {
-		err = o.run(ctx, os.Stdout)
-	}
-	if err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "compare:", err)
-		os.Exit(1)
-	}
+	command.Run("compare", func(ctx context.Context) (err error) {
+		if *hop != "" {
+			return serveHop(ctx, *hop, flag.Args())
+		}
+		if o.rows, err = choose(*rows); err != nil {
+			return err
+		}
+		return o.run(ctx, os.Stdout)
+	})
 }
 
 // options are the flags.

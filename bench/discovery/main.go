@@ -18,12 +18,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 )
 
@@ -48,13 +47,7 @@ func main() {
 	flag.IntVar(&o.writers, "writers", 32, "registrations under way at the same time, at first")
 	flag.DurationVar(&o.length, "length", 20*time.Second, "length of each measurement")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "discovery:", err)
-		os.Exit(1)
-	}
+	command.Run("discovery", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func (o options) check() error {
@@ -87,7 +80,7 @@ func run(ctx context.Context, o options) (err error) {
 		rows = append(rows, r)
 	}
 	fmt.Printf("%d services x %d nodes, %d changes/s, %d connections\n\n", o.services, o.nodes, o.rate, o.connections)
-	return errors.Join(print(rows), err)
+	return errors.Join(printTable(rows), err)
 }
 
 // row is what was measured on one engine.
@@ -103,7 +96,7 @@ type row struct {
 	idle, loaded, churn float64       // messages a second to the engine
 }
 
-func print(rows []row) error {
+func printTable(rows []row) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
 	fmt.Fprintln(w, "| engine\t| registered in\t| change to use p50\t| p99\t| changes/s\t| CPU, cores\t| memory\t| to the engine, idle\t| under load\t| at changes\t|")
 	fmt.Fprintln(w, "| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t| ---\t|")
@@ -116,9 +109,4 @@ func print(rows []row) error {
 		}
 	}
 	return w.Flush()
-}
-
-// progress tells on stderr what is being done.
-func progress(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format("15:04:05")}, args...)...)
 }

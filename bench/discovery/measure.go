@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/bench/internal/services"
 )
@@ -61,26 +62,26 @@ func measure(ctx context.Context, o options, dir, name string) (r row, err error
 
 // fill measures all that a row holds.
 func (f *field) fill(ctx context.Context, r *row) error {
-	progress("%s: registering", r.engine)
+	command.Progress("%s: registering", r.engine)
 	begun := time.Now()
 	if err := f.all(ctx, func(ctx context.Context, i int) error { return f.register(ctx, i, 0) }); err != nil {
 		return err
 	}
 	r.registered = time.Since(begun)
-	progress("%s: using everything", r.engine)
+	command.Progress("%s: using everything", r.engine)
 	if err := f.all(ctx, func(ctx context.Context, i int) error { _, err := f.call(ctx, i); return err }); err != nil {
 		return err
 	}
-	progress("%s: idle", r.engine)
+	command.Progress("%s: idle", r.engine)
 	var err error
 	if r.idle, err = f.sent(ctx, f.length, nil); err != nil {
 		return err
 	}
-	progress("%s: load", r.engine)
+	command.Progress("%s: load", r.engine)
 	if r.loaded, err = f.sent(ctx, f.length, func(ctx context.Context) error { return f.load(ctx, r) }); err != nil {
 		return err
 	}
-	progress("%s: changes", r.engine)
+	command.Progress("%s: changes", r.engine)
 	before, err := process.CPUTime(f.reader.PID)
 	if err != nil {
 		return err

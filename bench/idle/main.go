@@ -18,12 +18,12 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/signal"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // settled is how long memory has to come to rest before it is read.
@@ -36,20 +36,12 @@ func main() {
 	maxKB := flag.Float64("max_kb", 40, "bar for a WebSocket through the proxy in KB (10^3 bytes), 0 for none")
 	node := flag.Bool("node", false, "internal: be the node behind the sidecar")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	var err error
-	if *node {
-		err = serveNode(ctx, os.Stdout)
-	} else {
-		err = b.run(ctx, os.Stdout, *maxKB)
-	}
-	if err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "idle:", err)
-		os.Exit(1)
-	}
+	command.Run("idle", func(ctx context.Context) error {
+		if *node {
+			return serveNode(ctx, os.Stdout)
+		}
+		return b.run(ctx, os.Stdout, *maxKB)
+	})
 }
 
 // bench is one run.
@@ -134,10 +126,8 @@ func (b *bench) measure(ctx context.Context, k kind, node string) (before, after
 
 // rest returns the resident memory of a process after a moment.
 func rest(ctx context.Context, pid int) (int64, error) {
-	select {
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-time.After(settled):
-		return process.Resident(pid)
+	if err := sleep.For(ctx, settled); err != nil {
+		return 0, err
 	}
+	return process.Resident(pid)
 }

@@ -17,12 +17,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 )
 
@@ -45,18 +44,13 @@ func main() {
 	flag.IntVar(&o.body, "body", 200, "bytes of a message")
 	flag.StringVar(&o.profiles, "profiles", "", "`folder` for a CPU profile of the sidecar during each measurement")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	rows, err := run(ctx, o)
-	if err == nil {
-		err = errors.Join(printTable(os.Stdout, rows), missed(rows))
-	}
-	if err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "messaging:", err)
-		os.Exit(1)
-	}
+	command.Run("messaging", func(ctx context.Context) error {
+		rows, err := run(ctx, o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(printTable(os.Stdout, rows), missed(rows))
+	})
 }
 
 // row is one measure. least says that the bar is the least that it should be,
@@ -85,7 +79,12 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	data := filepath.Join(dir, "data")
-	args, admin := []string{"--data_dir=" + data}, ""
+	app, err := startApplication()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, app.server.Close()) }()
+	args, admin := append([]string{"--data_dir=" + data}, app.subscriptions()...), ""
 	if o.profiles != "" {
 		if admin, err = freeAddress(); err != nil {
 			return nil, err
@@ -97,7 +96,7 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Stop()) }()
-	m := &measurement{options: o, sidecar: s}
+	m := &measurement{options: o, sidecar: s, application: app}
 	if err := m.open(ctx, data); err != nil {
 		return nil, err
 	}
@@ -108,8 +107,11 @@ func run(ctx context.Context, o options) (rows []row, err error) {
 	}{
 		{"publish", m.publish},
 		{"publish-engine", m.publishEngine},
+		{"publish-batches", m.publishBatches},
 		{"acknowledge", m.endToEnd},
 		{"acknowledge-engine", m.endToEndEngine},
+		{"push", m.push},
+		{"push-ordered", m.pushOrdered},
 		{"fan-out", m.fanOut},
 		{"latency", m.latency},
 	} {

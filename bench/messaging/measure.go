@@ -37,9 +37,10 @@ const (
 // measurement is one run.
 type measurement struct {
 	options
-	sidecar *process.Sidecar
-	engine  *engine.Engine
-	direct  *nats.Broker // to the sidecar's engine, without the sidecar
+	sidecar     *process.Sidecar
+	application *application
+	engine      *engine.Engine
+	direct      *nats.Broker // to the sidecar's engine, without the sidecar
 }
 
 func (m *measurement) open(ctx context.Context, data string) (err error) {

@@ -17,12 +17,11 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
+	"net/http"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/bench/internal/services"
 )
@@ -39,14 +38,7 @@ func main() {
 	flag.Float64Var(&o.maxRatio, "max_ratio", 1.3, "bar for the CPU time of a request, against that with one service")
 	flag.Float64Var(&o.maxPathBytes, "max_path_bytes", 200, "bar for the memory that an unknown path leaves, in bytes")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	if err := run(ctx, o); err != nil {
-		stop()
-		fmt.Fprintln(os.Stderr, "scale:", err)
-		os.Exit(1)
-	}
+	command.Run("scale", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 // options are the flags.
@@ -89,6 +81,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, changed.Close()) }()
 
+	client := &http.Client{Timeout: 5 * time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: writers}}
 	f := &field{options: o, old: old, changed: changed}
 	for _, n := range []int{1, o.services} {
 		s, err := process.Start(ctx, o.micro, dir, "--log_level=warn")
@@ -96,15 +89,10 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, s.Stop()) }()
-		f.subjects = append(f.subjects, &subject{Sidecar: s, services: n})
+		f.subjects = append(f.subjects, &subject{Sidecar: s, services: n, client: client})
 	}
 	if err := f.measure(ctx); err != nil {
 		return err
 	}
 	return errors.Join(f.print(os.Stdout), f.overBar())
-}
-
-// progress tells on stderr what is being done.
-func progress(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format("15:04:05")}, args...)...)
 }

@@ -2,16 +2,20 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"time"
 
+	"github.com/micro/sidecar/bench/internal/command"
 	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/bench/internal/services"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // subject is a sidecar and what was measured of it.
 type subject struct {
 	*process.Sidecar
 	services int
+	client   *http.Client // for everything but the load
 
 	registered, used time.Duration // all services
 	listed, changed  time.Duration // medians
@@ -42,12 +46,12 @@ func (f *field) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	progress("%v without requests", quiet)
+	command.Progress("%v without requests", quiet)
 	if err := f.background(ctx); err != nil {
 		return err
 	}
 	for round := range f.rounds {
-		progress("load, round %d of %d", round+1, f.rounds)
+		command.Progress("load, round %d of %d", round+1, f.rounds)
 		for _, s := range f.subjects {
 			sample, err := f.load(ctx, s, 1)
 			if err != nil {
@@ -70,14 +74,14 @@ func (f *field) measure(ctx context.Context) error {
 
 // fill registers the services and uses each once.
 func (f *field) fill(ctx context.Context, s *subject) (err error) {
-	progress("registering %d services of %d nodes", s.services, f.nodes)
+	command.Progress("registering %d services of %d nodes", s.services, f.nodes)
 	if s.registered, err = f.register(ctx, s); err != nil {
 		return err
 	}
 	if s.known, err = settled(ctx, s); err != nil {
 		return err
 	}
-	progress("a request to each")
+	command.Progress("a request to each")
 	if s.used, err = f.use(ctx, s); err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (f *field) background(ctx context.Context) error {
 		}
 		before[i] = cpu
 	}
-	if err := sleep(ctx, quiet); err != nil {
+	if err := sleep.For(ctx, quiet); err != nil {
 		return err
 	}
 	for i, s := range f.subjects {
@@ -110,7 +114,7 @@ func (f *field) background(ctx context.Context) error {
 
 // afterwards measures what would disturb the load.
 func (f *field) afterwards(ctx context.Context, s *subject) (err error) {
-	progress("list and changes with %d services", s.services)
+	command.Progress("list and changes with %d services", s.services)
 	if s.listed, err = f.list(ctx, s); err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func (f *field) unknownPaths(ctx context.Context) error {
 	f.pathBytes = map[string]float64{}
 	half := f.paths / 4
 	for _, handler := range []string{"proxy", "rpc"} {
-		progress("%d unknown paths, %s", 2*half, handler)
+		command.Progress("%d unknown paths, %s", 2*half, handler)
 		if err := f.unknown(ctx, s, handler, 0, half); err != nil {
 			return err
 		}
@@ -150,18 +154,8 @@ func (f *field) unknownPaths(ctx context.Context) error {
 
 // settled is the resident memory once a sidecar is at rest.
 func settled(ctx context.Context, s *subject) (int64, error) {
-	if err := sleep(ctx, rest); err != nil {
+	if err := sleep.For(ctx, rest); err != nil {
 		return 0, err
 	}
 	return process.Resident(s.PID)
-}
-
-// sleep waits d, or less when ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/micro/sidecar/bench/internal/process"
 	"github.com/micro/sidecar/bench/internal/services"
 )
 
@@ -19,7 +18,8 @@ const writers = 16
 func (f *field) register(ctx context.Context, s *subject) (time.Duration, error) {
 	begun := time.Now()
 	err := services.Each(ctx, s.services, writers, func(ctx context.Context, i int) error {
-		return ask(ctx, s.Sidecar, http.MethodPost, "/registry", services.Registration(i, f.nodes, f.old))
+		_, err := s.ask(ctx, http.MethodPost, "/registry", services.Registration(i, f.nodes, f.old))
+		return err
 	})
 	return time.Since(begun), err
 }
@@ -29,7 +29,8 @@ func (f *field) register(ctx context.Context, s *subject) (time.Duration, error)
 func (f *field) use(ctx context.Context, s *subject) (time.Duration, error) {
 	begun := time.Now()
 	err := services.Each(ctx, s.services, writers, func(ctx context.Context, i int) error {
-		return ask(ctx, s.Sidecar, http.MethodGet, services.Path(i), "")
+		_, err := s.ask(ctx, http.MethodGet, services.Path(i), "")
+		return err
 	})
 	return time.Since(begun), err
 }
@@ -39,7 +40,7 @@ func (f *field) use(ctx context.Context, s *subject) (time.Duration, error) {
 func (f *field) list(ctx context.Context, s *subject) (time.Duration, error) {
 	return median(f.rounds, func() (time.Duration, error) {
 		begun := time.Now()
-		answer, err := answerOf(ctx, s.Sidecar, http.MethodGet, "/registry", "", http.StatusOK)
+		answer, err := s.ask(ctx, http.MethodGet, "/registry", "")
 		took := time.Since(begun)
 		if err != nil && ctx.Err() == nil {
 			s.refused++
@@ -70,11 +71,11 @@ func (f *field) change(ctx context.Context, s *subject) (time.Duration, error) {
 			at = f.old
 		}
 		begun := time.Now()
-		if err := ask(ctx, s.Sidecar, http.MethodPost, "/registry", services.Registration(0, f.nodes, at)); err != nil {
+		if _, err := s.ask(ctx, http.MethodPost, "/registry", services.Registration(0, f.nodes, at)); err != nil {
 			return 0, err
 		}
 		for {
-			answer, err := answerOf(ctx, s.Sidecar, http.MethodGet, services.Path(0), "", http.StatusOK)
+			answer, err := s.ask(ctx, http.MethodGet, services.Path(0), "")
 			if err != nil {
 				return 0, err
 			}
@@ -89,7 +90,7 @@ func (f *field) change(ctx context.Context, s *subject) (time.Duration, error) {
 func (f *field) unknown(ctx context.Context, s *subject, handler string, first, n int) error {
 	return services.Each(ctx, n, writers, func(ctx context.Context, i int) error {
 		path := fmt.Sprintf("/nowhere-%s-%d/x", handler, first+i)
-		_, err := send(ctx, s.Sidecar, http.MethodPost, path, "{}", handler, http.StatusNotFound)
+		_, err := s.send(ctx, http.MethodPost, path, "{}", handler, http.StatusNotFound)
 		return err
 	})
 }
@@ -108,21 +109,13 @@ func median(n int, measure func() (time.Duration, error)) (time.Duration, error)
 	return times[n/2], nil
 }
 
-// client is for everything but the load.
-var client = &http.Client{
-	Timeout:   5 * time.Minute,
-	Transport: &http.Transport{MaxIdleConnsPerHost: writers},
+// send sends a request for a handler and returns the body of an answer with
+// that status.
+func (s *subject) send(ctx context.Context, method, path, body, handler string, status int) (string, error) {
+	return services.Send(ctx, s.client, handler, method, s.URL+path, body, status)
 }
 
-func send(ctx context.Context, s *process.Sidecar, method, path, body, handler string, status int) (string, error) {
-	return services.Send(ctx, client, handler, method, s.URL+path, body, status)
-}
-
-func ask(ctx context.Context, s *process.Sidecar, method, path, body string) error {
-	_, err := answerOf(ctx, s, method, path, body, http.StatusOK)
-	return err
-}
-
-func answerOf(ctx context.Context, s *process.Sidecar, method, path, body string, status int) (string, error) {
-	return send(ctx, s, method, path, body, "proxy", status)
+// ask sends a request and returns the body of an answer with status 200.
+func (s *subject) ask(ctx context.Context, method, path, body string) (string, error) {
+	return s.send(ctx, method, path, body, "proxy", http.StatusOK)
 }

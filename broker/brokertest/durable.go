@@ -36,6 +36,7 @@ func RunDurable(t *testing.T, open func(t *testing.T) broker.Broker, o Options) 
 		{"SettledOnce", testSettledOnce},
 		{"MemberLeaves", testLeave},
 		{"MemberDrains", testDrain},
+		{"NackedByADrainedMember", testNackDrained},
 		{"MaxInFlightKeepsOrder", testInFlight},
 		{"OrderedQueueHasOneMember", testOneMember},
 		{"OrderedQueueGoesOn", testTakeOver},

@@ -441,6 +441,9 @@ func testBrowse(s *suite) {
 		}
 		return bodies, ids
 	}
+	if _, err := q.Browse(s.ctx(), topic, "q", "nonsense", 1); err != nil && !errors.Is(err, broker.ErrNoMessage) {
+		s.Errorf("Browse behind nonsense: %v, want ErrNoMessage", err)
+	}
 	bodies, ids := browse("", 3)
 	if !slices.Equal(bodies, want[:3]) {
 		s.Fatalf("browsed %q", bodies)

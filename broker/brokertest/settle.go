@@ -362,6 +362,48 @@ func testLeave(s *suite) {
 	}
 }
 
+// What a drained member nacks is another's: once, and with the next attempt. A
+// member that leaves does this with all it has.
+func testNackDrained(s *suite) {
+	b := s.durable()
+	const topic, n = "durable.nackdrained", 8
+	s.declare(b, topic, "q", broker.QueueOptions{})
+	for i := range n {
+		s.publish(b, topic, fmt.Sprint("m", i))
+	}
+	leaving := s.join(b, topic, "q", broker.JoinOptions{Prefetch: n})
+	all := make([]*broker.Held, n)
+	for i := range all {
+		all[i] = s.receive(leaving)
+	}
+	if err := leaving.Drain(s.ctx()); err != nil {
+		s.Fatalf("Drain: %v", err)
+	}
+	var nacks sync.WaitGroup
+	for _, h := range all {
+		nacks.Go(func() {
+			if err := h.Nack(s.ctx(), 0); err != nil {
+				s.Errorf("Nack: %v", err)
+			}
+		})
+	}
+	nacks.Wait()
+	if err := leaving.Close(s.ctx()); err != nil {
+		s.Fatalf("Close: %v", err)
+	}
+	next := s.join(b, topic, "q", broker.JoinOptions{Prefetch: n})
+	got := map[string]bool{}
+	for range n {
+		h := s.receive(next)
+		if got[string(h.Body)] || h.Attempt != 2 {
+			s.Errorf("%q, attempt %d; before it came %v", h.Body, h.Attempt, got)
+		}
+		got[string(h.Body)] = true
+		s.ack(h)
+	}
+	s.nothing(next)
+}
+
 func testDrain(s *suite) {
 	a, b := s.durable(), s.durable()
 	const topic = "durable.drain"

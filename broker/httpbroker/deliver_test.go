@@ -98,7 +98,7 @@ func TestFullMailboxIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := services[0].Nodes[0]
-	payload, err := encode("Micro-Topic", "t", broker.Message{Body: make([]byte, 4<<20)})
+	payload, err := encode(generations()[0], "t", broker.Message{Body: make([]byte, 4<<20)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,15 +29,21 @@ type generation struct {
 	path string
 	// header is the key of the message header that carries the topic.
 	header string
+	// routes tells that a server finds the handler by [topicName], and drops what
+	// is without.
+	routes bool
 }
+
+// topicName is the key by which go-micro's servers know a message's topic.
+const topicName = "Micro-Topic"
 
 // generations lists them, the newest first: a subscription that is found in
 // several is served in the first of them.
 func generations() [3]generation {
 	return [3]generation{
-		{service: "micro.http.broker", path: "/", header: "Micro-Topic"},     // v2.5 to v6
-		{service: "go.micro.http.broker", path: "/_sub", header: ":topic"},   // v1.18
-		{service: "topic:", perTopic: true, path: "/_sub", header: ":topic"}, // 2017 to v1.11
+		{service: "micro.http.broker", path: "/", header: topicName},                     // v2.5 to v6
+		{service: "go.micro.http.broker", path: "/_sub", header: ":topic", routes: true}, // v1.18
+		{service: "topic:", perTopic: true, path: "/_sub", header: ":topic"},             // 2017 to v1.11
 	}
 }
 

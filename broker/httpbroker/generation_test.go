@@ -95,6 +95,9 @@ func TestEachGenerationIsServedItsWay(t *testing.T) {
 		publish(t, b, "t 1", "body")
 		got := n.requests()
 		want := "POST " + test.path + ` application/json {"Header":{"` + test.key + `":"t 1","Content-Type":"text/plain","k":"v"},"Body":"Ym9keQ=="}`
+		if test.name == "go.micro.http.broker" { // whose servers find the handler by the second
+			want = "POST " + test.path + ` application/json {"Header":{":topic":"t 1","Content-Type":"text/plain","Micro-Topic":"t 1","k":"v"},"Body":"Ym9keQ=="}`
+		}
 		if test.key == "Micro-Topic" {
 			want = "POST " + test.path + ` application/json {"Header":{"Content-Type":"text/plain","Micro-Topic":"t 1","k":"v"},"Body":"Ym9keQ=="}`
 		}
@@ -228,7 +231,7 @@ func FuzzDecode(f *testing.F) {
 		if topic == "" {
 			t.Fatal("no topic and no error")
 		}
-		again, err := encode("Micro-Topic", topic, broker.Message{Header: m.Header, Body: m.Body})
+		again, err := encode(generations()[0], topic, broker.Message{Header: m.Header, Body: m.Body})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -131,7 +131,7 @@ func (b *Broker) assemble(topic string, services [][]registry.Service) audience 
 func payloads(a audience, topic string, m broker.Message) (out [3][]byte, err error) {
 	need := func(t target) {
 		if err == nil && out[t.generation] == nil {
-			out[t.generation], err = encode(generations()[t.generation].header, topic, m)
+			out[t.generation], err = encode(generations()[t.generation], topic, m)
 		}
 	}
 	for _, t := range a.all {

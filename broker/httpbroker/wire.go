@@ -21,10 +21,13 @@ type envelope struct {
 
 // encode makes the body of a delivery. JSON carries text: in a header value
 // that is not valid UTF-8, U+FFFD takes the place of what is not.
-func encode(topicHeader, topic string, m broker.Message) ([]byte, error) {
-	header := make(map[string]string, len(m.Header)+1)
+func encode(g generation, topic string, m broker.Message) ([]byte, error) {
+	header := make(map[string]string, len(m.Header)+2)
 	maps.Copy(header, m.Header)
-	header[topicHeader] = topic
+	header[g.header] = topic
+	if g.routes {
+		header[topicName] = topic
+	}
 	body := m.Body
 	if body == nil {
 		body = []byte{} // "" rather than null, as go-micro's own messages have it

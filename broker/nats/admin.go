@@ -206,7 +206,7 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 
 // stored reads a message of the stream.
 func (b *Broker) stored(topic string, raw *jetstream.RawStreamMsg) broker.Stored {
-	message, _ := b.decode(raw.Header, raw.Data) // what cannot be read is shown without
+	message, _ := b.decode(raw.Subject, raw.Header, raw.Data) // what cannot be read is shown without
 	return broker.Stored{
 		ID: strconv.FormatUint(raw.Sequence, 10), At: raw.Time,
 		Delivery: broker.Delivery{

@@ -74,6 +74,7 @@ type Broker struct {
 	link *link.Link
 
 	published recent
+	large     chan struct{} // a token for each member that asks for a large message, see large.go
 	covered   covered
 	live      bool // the server has no JetStream
 
@@ -103,7 +104,7 @@ func New(ctx context.Context, conn *gonats.Conn, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nats broker: %w", err)
 	}
-	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), subscriptions: make(map[*subscription]struct{}), members: make(map[*member]struct{})}
+	b := &Broker{o: o, conn: conn, js: js, link: link.New(conn), large: make(chan struct{}, maxLarge), subscriptions: make(map[*subscription]struct{}), members: make(map[*member]struct{})}
 	_, err = link.Again(ctx, b.link, b.open)
 	if o.GoMicro && (errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, gonats.ErrNoResponders)) {
 		b.live, err = true, nil
@@ -216,7 +217,7 @@ func overLimit(err error) bool {
 func (b *Broker) fill(msg *gonats.Msg, m broker.Message) (size int, err error) {
 	msg.Header = gonats.Header{}
 	if b.o.GoMicro {
-		msg.Data, err = encodeEnvelope(m)
+		msg.Data, err = encodeEnvelope(msg.Subject, m)
 		return len(msg.Data), err
 	}
 	msg.Data = bytes.Clone(m.Body)

@@ -49,8 +49,9 @@ type order struct {
 	next       uint64 // the number of the next delivery; 0 is any
 
 	// Of the round.
-	top   uint64 // the last message that had been delivered before it
-	came  int    // how many deliveries came
+	top   uint64 // the last message that had been delivered before it …
+	base  uint64 // … and the number of the last delivery
+	came  uint64 // how many deliveries of the round came
 	fresh bool   // the last of them was beyond top
 	quiet bool   // the request ended unfulfilled
 }
@@ -68,14 +69,21 @@ func (o *order) arrived(h *holding) bool {
 	if h.number != o.next && o.next != 0 && !o.collecting {
 		o.begin()
 	}
-	o.next = h.number + 1
+	o.note(h)
 	if o.collecting {
-		o.came++
-		o.fresh = h.seq > o.top
 		h.extended = time.Now()
 		o.collected = append(o.collected, h)
 	}
 	return o.collecting
+}
+
+// note notes a delivery's number.
+func (o *order) note(h *holding) {
+	o.next = h.number + 1
+	o.fresh = h.seq > o.top
+	if h.number > o.base {
+		o.came++
+	}
 }
 
 // twice notes a delivery, while the member collects, of a message that it has,
@@ -84,8 +92,7 @@ func (m *member) twice(h *holding) bool {
 	if !m.order.collecting || !m.has(h.seq) {
 		return false
 	}
-	m.order.came++
-	m.order.next = h.number + 1
+	m.order.note(h)
 	return true
 }
 
@@ -156,8 +163,9 @@ func (m *member) collect() error {
 		return err
 	}
 	have := m.newRound(before)
-	if before.NumAckPending == 0 && before.AckFloor.Consumer == before.Delivered.Consumer && len(have) == 0 {
-		m.giveOut() // nothing is out
+	// All zeros are said of a consumer that nobody leads, too.
+	if delivered := before.Delivered.Consumer; delivered > 0 && before.NumAckPending == 0 && before.AckFloor.Consumer == delivered && len(have) == 0 {
+		m.giveOut(before) // nothing is out
 		return nil
 	}
 	recalled, err := m.recall(ctx, before, have)
@@ -176,7 +184,7 @@ func (m *member) collect() error {
 		return err
 	}
 	if m.complete(before, after, recalled) {
-		m.giveOut()
+		m.giveOut(after)
 	}
 	return nil
 }
@@ -204,7 +212,8 @@ func (m *member) newRound(info *jetstream.ConsumerInfo) map[uint64]bool {
 	defer m.mu.Unlock()
 	m.pull.begin()
 	o := &m.order
-	o.top, o.came, o.fresh, o.quiet = info.Delivered.Stream, 0, false, false
+	o.top, o.base = info.Delivered.Stream, info.Delivered.Consumer
+	o.came, o.fresh, o.quiet = 0, false, false
 	have := m.distinct()
 	if time.Since(o.complained) > complainAfter {
 		o.complained = time.Now()
@@ -293,7 +302,7 @@ func (m *member) complete(before, after *jetstream.ConsumerInfo, recalled bool) 
 	o := &m.order
 	recalled = recalled || time.Since(o.began) > m.wait+m.wait/4
 	return recalled && o.collecting && (o.quiet || o.fresh) && leader(before) == leader(after) && before.Created.Equal(after.Created) &&
-		after.Delivered.Consumer <= before.Delivered.Consumer+uint64(o.came) && after.NumAckPending <= len(m.distinct())
+		after.Delivered.Consumer <= before.Delivered.Consumer+o.came && after.NumAckPending <= len(m.distinct())
 }
 
 // leader is which server of a cluster leads a consumer.
@@ -325,8 +334,12 @@ func (m *member) extendCollected() {
 	}
 }
 
-// giveOut gives out what was collected, in order, and ends collecting.
-func (m *member) giveOut() {
+// giveOut gives out what was collected, in order, and ends collecting: the next
+// delivery is the one that follows what the server has said.
+func (m *member) giveOut(info *jetstream.ConsumerInfo) {
+	m.mu.Lock()
+	m.order.next = max(m.order.next, info.Delivered.Consumer+1)
+	m.mu.Unlock()
 	defer m.wake()
 	for {
 		m.mu.Lock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/micro/sidecar/broker"
 )
 
 // DecodeEnvelope is decodeEnvelope for tests.
@@ -19,4 +21,13 @@ func (b *Broker) Replicas(t *testing.T, stream string) int {
 		t.Fatal(err)
 	}
 	return s.CachedInfo().Config.Replicas
+}
+
+// HasTurn tells that a member has an ordered queue's turn and all that was left
+// of the turns before.
+func HasTurn(m broker.Member) bool {
+	in := m.(*member)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.order.active && !in.order.collecting && in.pull.asked > 0
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -61,11 +62,15 @@ type envelope struct {
 	Body   []byte
 }
 
-func encodeEnvelope(m broker.Message) ([]byte, error) {
-	e := envelope{m.Header, m.Body}
-	if e.Header == nil {
-		e.Header = map[string]string{}
-	}
+// topicName is the header by which go-micro v1.17 to v4 find the handler of a
+// message: without it they drop the message. It is the envelope's, put in here
+// and taken out again.
+const topicName = "Micro-Topic"
+
+func encodeEnvelope(subject string, m broker.Message) ([]byte, error) {
+	e := envelope{make(map[string]string, len(m.Header)+1), m.Body}
+	e.Header[topicName] = subject
+	maps.Copy(e.Header, m.Header)
 	if e.Body == nil {
 		e.Body = []byte{}
 	}
@@ -100,9 +105,12 @@ func decodeEnvelope(data []byte) (broker.Message, bool) {
 }
 
 // decode reads what arrived. An odd header is told and left out.
-func (b *Broker) decode(h gonats.Header, data []byte) (broker.Message, error) {
+func (b *Broker) decode(subject string, h gonats.Header, data []byte) (broker.Message, error) {
 	if b.o.GoMicro && len(h[headerField]) == 0 {
 		if m, ok := decodeEnvelope(data); ok {
+			if m.Header[topicName] == subject {
+				delete(m.Header, topicName)
+			}
 			return m, nil
 		}
 	}

@@ -148,6 +148,10 @@ func TestGoMicroService(t *testing.T) {
 	}
 	select {
 	case m := <-arrived:
+		if m.Header["Micro-Topic"] != "orders.eu" { // by which their servers of v1.17 to v4 find a handler
+			t.Errorf("their subscriber got %q", m.Header)
+		}
+		delete(m.Header, "Micro-Topic")
 		check("their subscriber", m.Header, m.Body)
 	case <-time.After(30 * time.Second):
 		t.Fatal("their subscriber does not hear us")

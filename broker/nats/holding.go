@@ -35,7 +35,7 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	message, err := m.broker.decode(msg.Header, msg.Data)
+	message, err := m.broker.decode(msg.Subject, msg.Header, msg.Data)
 	if err != nil {
 		m.broker.o.Log.Warn("broker: a message's header cannot be read", "topic", m.topic, "error", err)
 	}

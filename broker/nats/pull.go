@@ -35,6 +35,7 @@ type pull struct {
 	inbox    string // of this time
 	asked    int    // messages that were asked for and have not come
 	appetite appetite
+	ticket   ticket
 	broken   bool // what was asked for will not come: begin anew
 	again    bool // … and declare the queue anew
 	heard    time.Time
@@ -132,12 +133,28 @@ func (m *member) ask() (collecting bool, err error) {
 		m.mu.Unlock()
 		return true, nil
 	}
-	batch, most := m.want()
+	r := m.next()
 	m.mu.Unlock()
-	if batch == 0 {
+	if r.Batch == 0 {
 		return false, nil
 	}
-	return false, m.send(request{Batch: batch, Expires: requestExpires, Heartbeat: heartbeat, MaxBytes: most})
+	return false, m.send(r)
+}
+
+// next is the request to send now; one for no messages is none. m.mu is held.
+func (m *member) next() request {
+	batch, most := m.want()
+	r := request{Batch: batch, Expires: requestExpires, Heartbeat: heartbeat, MaxBytes: most}
+	switch large := m.pull.appetite.budget > 0 && most == 0; {
+	case batch == 0:
+	case !large:
+		m.giveTicket()
+	case m.takeTicket():
+		r.Expires, r.Heartbeat = largeExpires, largeHeartbeat
+	default:
+		r.Batch = 0
+	}
+	return r
 }
 
 // send sends a request.
@@ -188,6 +205,7 @@ func (m *member) renew(redeclare bool) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.giveTicket()
 	m.pull.begin()
 	m.pull.broken, m.pull.again = false, false
 	m.order.begin()
@@ -245,6 +263,7 @@ func (m *member) drop() {
 	m.mu.Lock()
 	sub := m.pull.sub
 	m.pull.sub = nil
+	m.giveTicket()
 	m.mu.Unlock()
 	if sub != nil {
 		// It fails when the connection is closed, and then there is nothing to end.
@@ -291,6 +310,7 @@ func (m *member) take(msg *gonats.Msg) {
 	m.pull.heard = time.Now()
 	keep := m.keep()
 	m.pull.asked = max(m.pull.asked-1, 0)
+	m.giveTicket()
 	if !keep {
 		m.mu.Unlock()
 		if m.turn == nil || m.ended.Err() != nil { // else it is for whoever has the turn
@@ -389,10 +409,13 @@ func (m *member) rest(h gonats.Header, tooLarge bool) {
 		return
 	}
 	m.mu.Lock()
+	m.giveTicket()
 	m.pull.asked = max(m.pull.asked-messages, 0)
 	m.pull.appetite.asked = max(m.pull.appetite.asked-bytes, 0)
 	if tooLarge {
 		m.pull.appetite.refused = max(m.pull.appetite.refused, bytes)
+	} else {
+		m.pull.appetite.refused = 0 // that message may be another's by now
 	}
 	m.order.quiet = m.order.quiet || messages > 0 && !tooLarge
 	m.mu.Unlock()

@@ -97,7 +97,7 @@ func (s *subscription) deliver(m *gonats.Msg) {
 	if !s.exact && s.broker.foreign(m.Subject) {
 		return
 	}
-	message, err := s.broker.decode(m.Header, m.Data)
+	message, err := s.broker.decode(m.Subject, m.Header, m.Data)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -225,7 +225,13 @@ func (h *holding) Nack(ctx context.Context, delay time.Duration) error {
 		return err
 	}
 	m, it := h.member, h.item
-	if delay == 0 {
+	switch {
+	case delay == 0 && m.drained.Err() != nil && !m.queue.bounded():
+		// It goes to another member. Not in the background: the end of this one
+		// could come between the copy and the word that it is stored, and the
+		// queue would have both.
+		return h.settled(it.giveBack(ctx, m, h.attempt+1))
+	case delay == 0:
 		m.again(h, h.attempt+1)
 		return nil
 	}

@@ -27,9 +27,9 @@ func (b *Broker) Declare(ctx context.Context, topic, queue string, o broker.Queu
 	if err := b.refuseEviction(ctx); err != nil {
 		return fmt.Errorf("declare queue %s: %w", queue, err)
 	}
-	_, err := b.run(ctx, b.scripts.declare, []string{keys(topic), topicsKey, expiringKey},
+	err := b.store(ctx, b.scripts.declare, []string{keys(topic), topicsKey, expiringKey},
 		queue, escape(topic), broker.DefaultAckWait.Milliseconds(),
-		given(ceil(o.AckWait)), given(int64(o.MaxInFlight)), given(ceil(o.Expires))).Result()
+		given(ceil(o.AckWait)), given(int64(o.MaxInFlight)), given(ceil(o.Expires)))
 	if err != nil {
 		return fmt.Errorf("declare queue %s: %w", queue, full(err))
 	}

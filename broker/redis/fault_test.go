@@ -199,6 +199,8 @@ func TestAddress(t *testing.T) {
 		"redis://a?mastr=x":          "master",
 		"nats://a":                   "redis or rediss",
 		"redis://a?pool_size=0":      "pool_size",
+		"redis://a?replicas=2":       "",
+		"redis://a?replicas=-1":      "replicas",
 	} {
 		u, err := engineurl.Parse("redis", text)
 		if err != nil {

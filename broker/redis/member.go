@@ -345,6 +345,10 @@ func (m *member) lose() {
 // hold makes a Held of what take.lua tells of a message. m.mu is held.
 func (m *member) hold(fields []any, wait time.Duration) error {
 	id, _ := fields[0].(string)
+	if size, ok := fields[3].(int64); ok {
+		m.broker.log.Warn("broker: what is no message was dropped: it is larger than any", "topic", m.topic, "queue", m.queue, "id", id, "bytes", size)
+		return nil
+	}
 	text, _ := fields[3].(string)
 	numbers, err := integers(fields[1:3])
 	at, ok := timeOf(id)

@@ -41,7 +41,7 @@ func (b *Broker) PublishAll(ctx context.Context, topic string, ids []string, all
 			return broker.ErrClosed
 		}
 		args = append([]any{broker.OnceWithin.Milliseconds()}, args...)
-		return full(b.run(ctx, b.scripts.publish, []string{keys(topic)}, args...).Err())
+		return full(b.store(ctx, b.scripts.publish, []string{keys(topic)}, args...))
 	}}
 	for i, m := range all {
 		p.add(i, ids[i], encode(m))

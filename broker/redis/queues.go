@@ -31,15 +31,22 @@ func (b *Broker) Queues(ctx context.Context) ([]broker.QueueInfo, error) {
 	for _, topic := range topics {
 		topic = unescape(topic)
 		queues, err := b.set(ctx, keys(topic)+"queues")
+		if errors.Is(err, errSpoiled) { // the other topics can be seen
+			b.log.Warn("broker: the queues of a topic cannot be looked at", "topic", topic, "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("list queues: %w", err)
 		}
 		for _, queue := range queues {
 			info, err := b.Queue(ctx, topic, queue)
-			if errors.Is(err, broker.ErrNoQueue) { // it has just gone
+			switch {
+			case errors.Is(err, broker.ErrNoQueue): // it has just gone
 				continue
-			}
-			if err != nil {
+			case errors.Is(err, errSpoiled): // the others can be seen
+				b.log.Warn("broker: a queue cannot be looked at", "topic", topic, "error", err)
+				continue
+			case err != nil:
 				return nil, err
 			}
 			all = append(all, info)
@@ -53,7 +60,8 @@ func (b *Broker) Queues(ctx context.Context) ([]broker.QueueInfo, error) {
 
 // set returns the members of a set of the server's.
 func (b *Broker) set(ctx context.Context, key string) ([]string, error) {
-	return bound.Call(ctx, func() ([]string, error) { return b.client.SMembers(ctx, key).Result() })
+	members, err := bound.Call(ctx, func() ([]string, error) { return b.client.SMembers(ctx, key).Result() })
+	return members, spoiled(err, key)
 }
 
 // Queue implements [broker.Queues].
@@ -165,7 +173,7 @@ func (b *Broker) Browse(ctx context.Context, topic, queue, after string, limit i
 	if after != "" {
 		var ok bool
 		if from, ok = position(after); !ok {
-			return nil, fmt.Errorf("browse queue %s: %.100q is no id", queue, after)
+			return nil, fmt.Errorf("browse queue %s: %w: %.100q", queue, broker.ErrNoMessage, after)
 		}
 	}
 	ids, err := b.run(ctx, b.scripts.browse, []string{keys(topic)}, queue).StringSlice()

@@ -41,6 +41,8 @@ const (
 
 	dialTimeout = 2 * time.Second
 	callTimeout = 3 * time.Second // of one read or write
+	// replicasTimeout is for them to have what was stored.
+	replicasTimeout = 2 * time.Second
 	// idleTimeout is how old a connection may be that is used again: one that
 	// the network has forgotten without a word costs a call its timeout.
 	idleTimeout = 10 * time.Second
@@ -49,10 +51,11 @@ const (
 // Broker implements [broker.Broker], [broker.Durable], [broker.Deduplicator],
 // [broker.Bulk] and [broker.Queues]. It is safe for concurrent use.
 type Broker struct {
-	client  *goredis.Client // not the library's interface, with which its 400 commands stay in the binary
-	scripts *scripts
-	log     *slog.Logger
-	open    openset.Set
+	client   *goredis.Client // not the library's interface, with which its 400 commands stay in the binary
+	scripts  *scripts
+	log      *slog.Logger
+	replicas int // that must have what is stored
+	open     openset.Set
 
 	mu      sync.Mutex
 	safe    bool               // the server was asked whether it evicts
@@ -61,29 +64,31 @@ type Broker struct {
 }
 
 // options reads an address: redis://[USER:PASSWORD@]HOST:PORT[/DB], rediss://
-// for TLS, or several hosts of Sentinels with ?master=NAME.
-func options(u *url.URL) (*goredis.UniversalOptions, error) {
+// for TLS, or several hosts of Sentinels with ?master=NAME. replicas is how many
+// have to have what is stored.
+func options(u *url.URL) (o *goredis.UniversalOptions, replicas int, err error) {
 	if u == nil {
 		u = &url.URL{Scheme: "redis", Host: "127.0.0.1:6379"}
 	}
 	if u.Scheme != "redis" && u.Scheme != "rediss" {
-		return nil, fmt.Errorf("scheme %q: expected redis or rediss", u.Scheme)
+		return nil, 0, fmt.Errorf("scheme %q: expected redis or rediss", u.Scheme)
 	}
 	hosts, err := engineurl.Hosts(u, "6379")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	p := engineurl.Query(u)
-	o := &goredis.UniversalOptions{
+	o = &goredis.UniversalOptions{
 		Addrs: hosts, MasterName: p.String("master", ""),
 		ClientName: "micro", MaxRetries: -1, ContextTimeoutEnabled: true,
 		DialerRetries: 1, DialTimeout: dialTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
 		PoolSize: p.Int("pool_size", 64, 1, 10_000), ConnMaxIdleTime: idleTimeout,
 	}
+	replicas = p.Int("replicas", 0, 0, 100)
 	o.TLSConfig = engineurl.TLS(p, u.Scheme == "rediss")
 	if db := strings.Trim(u.Path, "/"); db != "" {
 		if _, err := fmt.Sscanf(db+"\n", "%d\n", &o.DB); err != nil || o.DB < 0 {
-			return nil, fmt.Errorf("path %q: expected the number of a database", u.Path)
+			return nil, 0, fmt.Errorf("path %q: expected the number of a database", u.Path)
 		}
 	}
 	if u.User != nil {
@@ -91,17 +96,17 @@ func options(u *url.URL) (*goredis.UniversalOptions, error) {
 		o.Password, _ = u.User.Password()
 	}
 	if err := p.Err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if len(hosts) > 1 && o.MasterName == "" {
-		return nil, errors.New("several hosts: expected ?master=NAME, the name under which the Sentinels there know the server")
+		return nil, 0, errors.New("several hosts: expected ?master=NAME, the name under which the Sentinels there know the server")
 	}
-	return o, nil
+	return o, replicas, nil
 }
 
 // CheckAddress says what is wrong with an address.
 func CheckAddress(u *url.URL) error {
-	_, err := options(u)
+	_, _, err := options(u)
 	return err
 }
 
@@ -109,7 +114,7 @@ func CheckAddress(u *url.URL) error {
 // machine. It does not wait for the server: what cannot reach it says so. log
 // may be nil.
 func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
-	o, err := options(u)
+	o, replicas, err := options(u)
 	if err != nil {
 		return nil, fmt.Errorf("redis broker: %w", err)
 	}
@@ -121,7 +126,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Broker{client: connect(o), scripts: s, log: log}, nil
+	return &Broker{client: connect(o), scripts: s, log: log, replicas: replicas}, nil
 }
 
 // connect makes the client of a server, or of what Sentinels know under a name.
@@ -165,10 +170,55 @@ func full(err error) error {
 // or cannot be reached.
 func (b *Broker) run(ctx context.Context, s *goredis.Script, keys []string, args ...any) *goredis.Cmd {
 	cmd, err := bound.Call(ctx, func() (*goredis.Cmd, error) { return s.Run(ctx, b.client, keys, args...), nil })
+	if err == nil {
+		err = spoiled(cmd.Err(), keys[0])
+	}
 	if err != nil {
 		return goredis.NewCmdResult(nil, err)
 	}
 	return cmd
+}
+
+// store is run for what must outlive the server: it returns when as many
+// replicas have it as the address asks for.
+func (b *Broker) store(ctx context.Context, s *goredis.Script, keys []string, args ...any) error {
+	if b.replicas == 0 {
+		return b.run(ctx, s, keys, args...).Err()
+	}
+	_, err := bound.Call(ctx, func() (any, error) {
+		err := b.storeBy(ctx, s.EvalSha, keys, args)
+		if goredis.HasErrorPrefix(err, "NOSCRIPT") {
+			err = b.storeBy(ctx, s.Eval, keys, args)
+		}
+		return nil, spoiled(err, keys[0])
+	})
+	return err
+}
+
+// storeBy runs a script in one of two ways and waits for replicas on the same
+// connection: the server knows what that has written.
+func (b *Broker) storeBy(ctx context.Context, run func(context.Context, goredis.Scripter, []string, ...any) *goredis.Cmd, keys []string, args []any) error {
+	pipe := b.client.Pipeline()
+	run(ctx, pipe, keys, args...)
+	reached := pipe.Do(ctx, "WAIT", b.replicas, replicasTimeout.Milliseconds())
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	if n, err := reached.Int(); err != nil || n < b.replicas {
+		return fmt.Errorf("%d of the %d replicas asked for have it: it may be stored or not", n, b.replicas)
+	}
+	return nil
+}
+
+// errSpoiled is for keys of ours that somebody else has written to.
+var errSpoiled = errors.New("it holds what no sidecar has written")
+
+// spoiled names the key when that is what is wrong.
+func spoiled(err error, key string) error {
+	if err != nil && (strings.Contains(err.Error(), "WRONGTYPE") || strings.Contains(err.Error(), "user_script")) {
+		return fmt.Errorf("key %s…: %w: %w", key, errSpoiled, err)
+	}
+	return err
 }
 
 // Ping implements [broker.Pinger].

@@ -132,7 +132,7 @@ func (a *API) Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) er
 // not be read.
 func Refuse(r *httpmsg.Request, w httpmsg.ResponseWriter, err error) error {
 	status, header, body := encode(r != nil && isGRPC(r.HTTP2, r.Header.Get("Content-Type")), err)
-	if err := w.Head(status, header, int64(len(body))); err != nil {
+	if err := w.Head(status, append(header, httpmsg.Date()), int64(len(body))); err != nil {
 		return httpmsg.ErrAborted
 	}
 	if len(body) == 0 {

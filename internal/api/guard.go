@@ -58,7 +58,7 @@ func (g *Guard) admit(r *httpmsg.Request, w httpmsg.ResponseWriter) (_ httpmsg.R
 		return &withHeader{w, httpmsg.Header{{Name: "Vary", Value: "Origin"}}}, false, err
 	}
 	if preflight {
-		if err := w.Head(http.StatusNoContent, answer, 0); err != nil {
+		if err := w.Head(http.StatusNoContent, append(answer, httpmsg.Date()), 0); err != nil {
 			return w, true, httpmsg.ErrAborted
 		}
 		return w, true, nil

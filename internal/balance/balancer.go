@@ -9,6 +9,7 @@ import (
 
 	"github.com/micro/sidecar/internal/discovery"
 	"github.com/micro/sidecar/internal/httpmsg"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // Balancer sends a request to a node, and once more where that is safe, in time
@@ -231,7 +232,7 @@ func (c *course) goOn(ctx context.Context, t Try, result Result, ended int64, tr
 		}
 		c.tried = append(c.tried, t.Node)
 		node, wait := c.next(result, ended)
-		if node == nil || !sleep(ctx, wait) {
+		if node == nil || sleep.For(ctx, wait) != nil {
 			break
 		}
 		if t = (Try{Node: node, Begun: ended}); wait > 0 {
@@ -298,17 +299,4 @@ const (
 func backoff(round int) time.Duration {
 	longest := min(backoffBase<<min(round, 10), backoffMax)
 	return longest/2 + rand.N(longest/2)
-}
-
-// sleep waits, and reports whether there is still anybody to wait for.
-func sleep(ctx context.Context, wait time.Duration) bool {
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-	}
-	return ctx.Err() == nil
 }

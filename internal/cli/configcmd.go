@@ -80,9 +80,11 @@ type shownSetting struct {
 	Note string `json:"note,omitempty"`
 	// Reload: a change in the file needs no restart.
 	Reload bool `json:"reload"`
+	// Application is the number in the list of applications of the one whose
+	// setting it is, from 1; 0 if it is the sidecar's.
+	Application int `json:"application,omitempty"`
 
-	list   bool
-	indent string // of an entry in the list of applications
+	list bool
 }
 
 // shown returns the effective settings, in the order of the help.
@@ -104,21 +106,17 @@ func (i *invocation) shown() []shownSetting {
 			out = append(out, one)
 		}
 	}
-	for _, app := range i.all.apps {
+	for n, app := range i.all.apps {
 		values := app.values
 		if app.command.items != nil {
 			values = append(slices.Clone(values), app.command)
 		}
-		for n, v := range values {
-			one := shownSetting{
+		for _, v := range values {
+			out = append(out, shownSetting{
 				Name: strings.TrimPrefix(v.name, appPrefix), Value: redacted(v.items), Reload: v.name != commandKey,
-				From: i.all.path + ":" + strconv.Itoa(v.line), indent: "    ",
-			}
-			if n == 0 {
-				one.indent = "  - "
-			}
-			one.list = v.name == "server_metadata" || v.name == commandKey
-			out = append(out, one)
+				From: i.all.path + ":" + strconv.Itoa(v.line), Application: n + 1,
+				list: v.name == "server_metadata" || v.name == commandKey,
+			})
 		}
 	}
 	return out
@@ -132,13 +130,19 @@ const commentColumn = 40
 // comes from.
 func printShown(w io.Writer, all []shownSetting) error {
 	out := bufio.NewWriter(w)
-	inList := false
+	application := 0
 	for _, s := range all {
-		if s.indent != "" && !inList {
-			inList = true
-			fmt.Fprintf(out, "%s:\n", listKey)
+		indent := ""
+		switch {
+		case s.Application > application:
+			if application == 0 {
+				fmt.Fprintf(out, "%s:\n", listKey)
+			}
+			application, indent = s.Application, "  - "
+		case s.Application > 0:
+			indent = "    "
 		}
-		line := s.indent + s.Name + ": " + yamlValue(s)
+		line := indent + s.Name + ": " + yamlValue(s)
 		if len(s.Value) == 0 {
 			line = "# " + s.Name + ":"
 		}

@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -189,13 +190,8 @@ func (d *Discovery) Run(ctx context.Context) {
 	if _, ok := d.reg.(registry.NameWatcher); !ok {
 		watching.Go(func() { d.hints(ctx, "", d.changed) })
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(jitter(resync)):
-			d.readAgain(ctx)
-		}
+	for sleep.For(ctx, jitter(resync)) == nil {
+		d.readAgain(ctx)
 	}
 }
 
@@ -206,10 +202,8 @@ func (d *Discovery) readAgain(ctx context.Context) {
 	d.mu.Unlock()
 	for _, name := range names {
 		d.changed(registry.Event{Name: name})
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, resyncGap) != nil {
 			return
-		case <-time.After(resyncGap):
 		}
 	}
 }
@@ -267,9 +261,8 @@ func (d *Discovery) hints(ctx context.Context, name string, note func(registry.E
 			return
 		}
 		d.log.Warn("registry watch broke; starting it again", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(jitter(retry)):
+		if sleep.For(ctx, jitter(retry)) != nil {
+			return
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -143,10 +144,8 @@ func (e *entry) askLater() {
 	e.later = true
 	d := e.d
 	d.tasks.Go(func() {
-		select {
-		case <-d.ctx.Done():
+		if sleep.For(d.ctx, jitter(retry)) != nil {
 			return
-		case <-time.After(jitter(retry)):
 		}
 		d.mu.Lock()
 		e.later = false

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -144,10 +145,9 @@ func (w *watcher) run(ctx context.Context) error {
 			if e := (*emitError)(nil); errors.As(err, &e) {
 				return e.err
 			}
-			select { // the engine is away: what was hinted at is looked at later
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(jitter(retry)):
+			// The engine is away: what was hinted at is looked at later.
+			if err := sleep.For(ctx, jitter(retry)); err != nil {
+				return err
 			}
 			break
 		}

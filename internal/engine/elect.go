@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -110,7 +112,9 @@ func (e *Engine) recover(ctx context.Context) {
 				log.Error("embedded engine: cannot take over", "error", err)
 			}
 		}
-		pause(ctx, jitter(wait))
+		if sleep.For(ctx, jitter(wait)) != nil {
+			return
+		}
 	}
 }
 
@@ -120,12 +124,3 @@ func loopback(a net.Addr) bool {
 }
 
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}

@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/micro/sidecar/internal/engine/link"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 var (
@@ -148,8 +149,8 @@ func (e *Engine) open(ctx context.Context) error {
 		case !e.o.CanHost && time.Since(alone) > e.folder.patience():
 			return noHost(e.o.DataDir)
 		}
-		if pause(ctx, jitter(electInterval)); ctx.Err() != nil {
-			return fmt.Errorf("the embedded engine in %s does not answer: %w (%w)", e.o.DataDir, err, ctx.Err())
+		if over := sleep.For(ctx, jitter(electInterval)); over != nil {
+			return fmt.Errorf("the embedded engine in %s does not answer: %w (%w)", e.o.DataDir, err, over)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -111,7 +113,7 @@ func (e *Engine) tend(ctx context.Context) {
 // place of the hosted one; false means that ctx has ended.
 func (e *Engine) mend(ctx context.Context, wait time.Duration) bool {
 	complained := ""
-	for pause(ctx, wait); ctx.Err() == nil; pause(ctx, spaceInterval) {
+	for ; sleep.For(ctx, wait) == nil; wait = spaceInterval {
 		if free, err := freeSpace(e.o.DataDir); err == nil && free < mendable {
 			continue
 		}

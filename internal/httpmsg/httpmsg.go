@@ -106,6 +106,10 @@ func (h Header) Clone() Header {
 	return append(make(Header, 0, len(h)+4), h...)
 }
 
+// Date is the field that an answer of the sidecar's own has (RFC 9110 section
+// 6.6.1). One that a node made is passed on with the node's, or without.
+func Date() Field { return Field{"Date", time.Now().UTC().Format(http.TimeFormat)} }
+
 // Request is one request. It belongs to the handler it is given to.
 type Request struct {
 	Method string

@@ -4,38 +4,75 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/coder/websocket"
 )
 
-// backlog is what waits for all live subscribers of this sidecar together. Each
-// subscriber's buffer has its own bound; this one holds however many there are.
+// backlog is what this sidecar has in memory for all subscribers of a grade
+// together. What it has for each is bounded as well; this bound holds however
+// many there are.
 type backlog struct {
 	most  int64        // bytes
-	bytes atomic.Int64 // of frames that wait or are being sent, each counted once
+	bytes atomic.Int64 // what is there
 
 	mu  sync.Mutex
-	all map[*subscriber]struct{}
+	all map[burden]struct{}
 }
 
-func (b *backlog) enter(s *subscriber) {
+// pressedGrace is how long a frame that is half sent may still take when its
+// subscriber is cut for room: as long as it takes, it is in memory.
+const pressedGrace = 100 * time.Millisecond
+
+// burden is a subscriber that something is kept in memory for.
+type burden interface {
+	// weight says how much it burdens the others; 0 when nothing would be let
+	// go of, or its end has begun.
+	weight() int64
+	// cutOff ends it, and lets go at once of what it weighs.
+	cutOff(why string)
+}
+
+func (b *backlog) enter(s burden) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.all == nil {
-		b.all = map[*subscriber]struct{}{}
+		b.all = map[burden]struct{}{}
 	}
 	b.all[s] = struct{}{}
 }
 
-// leave is for who gets no more frames.
-func (b *backlog) leave(s *subscriber) {
-	s.drop()
+func (b *backlog) leave(s burden) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.all, s)
 }
 
-// hold notes one more receiver of a frame.
+// relieve cuts the heaviest until there is room.
+func (b *backlog) relieve() {
+	for b.bytes.Load() > b.most {
+		s := b.heaviest()
+		if s == nil {
+			return // what is left is being sent, one write of each
+		}
+		s.cutOff(fmt.Sprintf("slow consumer: %d MiB were waiting for all subscribers, most of it here", b.bytes.Load()>>20))
+	}
+}
+
+// heaviest is nil when none weighs anything.
+func (b *backlog) heaviest() (heaviest burden) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	most := int64(0)
+	for s := range b.all {
+		if n := s.weight(); n > most {
+			heaviest, most = s, n
+		}
+	}
+	return heaviest
+}
+
+// hold notes one more receiver of a frame, which counts once.
 func (b *backlog) hold(f *encoded) {
 	if f.receivers.Add(1) == 1 {
 		b.bytes.Add(int64(len(f.frame)))
@@ -51,42 +88,23 @@ func (b *backlog) release(frames []*encoded) {
 	}
 }
 
-// relieve cuts those for whom the most waits until there is room.
-func (b *backlog) relieve() {
-	for b.bytes.Load() > b.most {
-		s := b.slowest()
-		if s == nil {
-			return // what is left is being sent, one write of each
-		}
-		s.cutOff(fmt.Sprintf("slow consumer: %d MiB were waiting for all subscribers, most of it here", b.bytes.Load()>>20))
+// weight implements burden: the frames that wait.
+func (s *subscriber) weight() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Err() != nil {
+		return 0
 	}
+	return s.bytes
 }
 
-// slowest is the subscriber for whom the most bytes wait, of those whose end
-// has not begun; nil when none do.
-func (b *backlog) slowest() (slowest *subscriber) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	most := int64(0)
-	for s := range b.all {
-		s.mu.Lock()
-		n := s.bytes
-		s.mu.Unlock()
-		if n > most && s.ended.Err() == nil {
-			slowest, most = s, n
-		}
-	}
-	return slowest
-}
-
-// cutOff ends a slow subscriber and lets go of what waits for it.
+// cutOff implements burden.
 func (s *subscriber) cutOff(why string) {
 	s.mu.Lock()
 	n := len(s.waiting)
 	s.mu.Unlock()
-	s.m.cut.Add(1)
-	s.m.log.Warn("slow subscriber cut", "topic", s.topic, "queue", s.queue, "waiting", n)
-	s.finish(ending{code: websocket.StatusPolicyViolation, reason: why})
+	s.wire.hurry(pressedGrace)
+	s.slow(why, n)
 	s.drop()
 }
 
@@ -94,12 +112,50 @@ func (s *subscriber) cutOff(why string) {
 func (s *subscriber) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.m.backlog.release(s.waiting)
+	s.m.live.release(s.waiting)
 	s.waiting, s.bytes = nil, 0
 }
 
-// allowance is what durable subscribers may hold together, in bytes. Each gets
-// a part of what is left, so that there is always some for the next.
+// weight implements burden: the bytes of messages that the client has, times the
+// milliseconds for which it has done nothing about them.
+func (s *session) weight() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended.Err() != nil {
+		return 0
+	}
+	return s.bytes * (1 + time.Since(s.worked).Milliseconds())
+}
+
+// cutOff implements burden. The messages are given back.
+func (s *session) cutOff(why string) {
+	s.mu.Lock()
+	n := len(s.held)
+	s.mu.Unlock()
+	s.wire.hurry(pressedGrace)
+	s.slow(why, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unload()
+}
+
+// unload notes that the messages are no longer here. s.mu is held.
+func (s *session) unload() {
+	s.left = true
+	s.m.durables.bytes.Add(-s.bytes)
+	s.bytes = 0
+}
+
+// slow ends a subscriber for whom too much waits.
+func (c *connection) slow(why string, waiting int) {
+	c.m.cut.Add(1)
+	c.m.log.Warn("slow subscriber cut", "topic", c.topic, "queue", c.queue, "waiting", waiting)
+	c.finish(ending{code: websocket.StatusPolicyViolation, reason: why})
+}
+
+// allowance is what durable subscribers may ask the engine for together, in
+// bytes. Each gets a part of what is left, so that there is always some for the
+// next.
 type allowance struct {
 	mu   sync.Mutex
 	left int64
@@ -107,9 +163,9 @@ type allowance struct {
 
 const (
 	// shareOf is the part of what is left.
-	shareOf = 16
-	// leastShare comes on top when nearly nothing is left: a subscriber with
-	// less would wait for each of its messages.
+	shareOf = 4
+	// leastShare is what one gets when nearly nothing is left: with less it
+	// would wait for each of its messages.
 	leastShare = 64 << 10
 )
 

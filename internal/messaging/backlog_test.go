@@ -1,9 +1,14 @@
 package messaging
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/micro/sidecar/broker/nats"
+	"github.com/micro/sidecar/internal/engine"
 )
 
 // However many subscribers do not read, what waits for them together is
@@ -25,7 +30,7 @@ func TestBacklogIsBounded(t *testing.T) {
 	for n := range each {
 		for i := range subscribers {
 			f.publish(fmt.Sprint("slow", i), text)
-			if got := f.backlog.bytes.Load(); got > most+subscribers*2*body {
+			if got := f.live.bytes.Load(); got > most+subscribers*2*body {
 				t.Fatalf("%d MiB wait", got>>20)
 			}
 		}
@@ -40,7 +45,58 @@ func TestBacklogIsBounded(t *testing.T) {
 	for _, c := range slow {
 		_ = c.CloseNow()
 	}
-	f.eventually("nothing waits", func() bool { return f.Counts().Subscribers == 1 && f.backlog.bytes.Load() == 0 })
+	f.eventually("nothing waits", func() bool { return f.Counts().Subscribers == 1 && f.live.bytes.Load() == 0 })
+}
+
+// So it is with durable subscribers that neither read nor acknowledge: what is
+// cut goes back, and who works gets everything.
+func TestHeldIsBounded(t *testing.T) {
+	const (
+		subscribers = 24
+		each        = 3
+		body        = 1 << 20
+		most        = 8 << 20
+	)
+	e, err := engine.Open(t.Context(), engine.Options{DataDir: t.TempDir(), CanHost: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close(context.Background()) })
+	k := keepWith(t, e, nats.Options{}, func(o *Options) { o.MaxBacklog = most })
+	var idle []*reader
+	for i := range subscribers {
+		idle = append(idle, k.read(fmt.Sprintf("topic=t&queue=idle%d", i)))
+	}
+	text := strings.Repeat("x", body)
+	k.post("t", text)
+	cut := func() bool { return k.Counts().Cut > 0 && k.durables.bytes.Load() <= most }
+	k.eventually("somebody was cut", cut)
+	good := k.read("topic=t&queue=good&prefetch=1")
+	for n := range each {
+		k.post("t", text+fmt.Sprint(n))
+		m := good.next()
+		if got := string(m.Body[len(m.Body)-1]); got != fmt.Sprint(n) {
+			t.Fatalf("who works got the end %q, want %d", got, n)
+		}
+		good.say(`{"Ack":%q}`, m.ID)
+		// The message that is being noted comes on top.
+		if got := k.durables.bytes.Load(); got > most+(subscribers+1)*2*body/4 {
+			t.Errorf("%d MiB are held", got>>20)
+		}
+	}
+	for _, r := range idle {
+		_ = r.CloseNow()
+	}
+	k.eventually("nothing is held", func() bool { return k.Counts().Subscribers == 1 && k.durables.bytes.Load() == 0 })
+	for i := range subscribers {
+		k.eventually("all is in the queue again", func() bool {
+			info := k.info("t", fmt.Sprint("idle", i))
+			return info.Lag+info.Held == 1+each
+		})
+	}
+	if got := k.allowance.left; got >= most/2 {
+		t.Errorf("%d bytes are left while somebody is there", got)
+	}
 }
 
 // A topic's frame is in memory once, however many wait for it.

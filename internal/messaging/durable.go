@@ -67,6 +67,8 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 		return err
 	}
 	s := &session{connection: c, member: member, held: map[string]*broker.Held{}}
+	m.durables.enter(s)
+	defer m.durables.leave(s)
 	m.log.Debug("durable subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
 	end := c.run(s.leave, s.write, s.received)
 	m.log.Debug("durable subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)

@@ -50,11 +50,18 @@ func keep(t *testing.T) *kept {
 
 func keepOn(t *testing.T, e *engine.Engine, o nats.Options) *kept {
 	t.Helper()
+	return keepWith(t, e, o, func(*Options) {})
+}
+
+func keepWith(t *testing.T, e *engine.Engine, o nats.Options, change func(*Options)) *kept {
+	t.Helper()
 	b, err := nats.New(t.Context(), e.MessagesConn(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := New(Options{Broker: b, Fail: fail, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	options := Options{Broker: b, Fail: fail, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	change(&options)
+	m := New(options)
 	server := httptest.NewServer(m)
 	k := &kept{T: t, Messaging: m, broker: b, engine: e, url: server.URL + "/broker"}
 	k.stop = func() {

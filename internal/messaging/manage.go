@@ -184,7 +184,9 @@ func letter(m broker.Stored) Letter {
 		case deadReasonField:
 			l.Reason = v
 		case deadAttemptsField:
-			l.Attempts, _ = strconv.Atoi(v) // 0 says that nobody knows
+			if n, err := strconv.Atoi(v); err == nil && n > 0 { // 0 says that nobody knows
+				l.Attempts = n
+			}
 		case deadFirstField:
 			l.First = v
 		case deadLastField:

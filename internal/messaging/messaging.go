@@ -39,7 +39,7 @@ type Options struct {
 	MaxBuffered int64
 	// MaxBacklog is how many bytes of frames wait for all live subscribers
 	// together before the slowest are cut, and how many bytes of messages all
-	// durable ones hold; 0 is sixteen times MaxBuffered.
+	// durable ones hold; 0 is eight times MaxBuffered.
 	MaxBacklog int64
 	// Timeout bounds a call of the broker; 0 is 5 s.
 	Timeout time.Duration
@@ -70,8 +70,9 @@ type Messaging struct {
 	published, delivered, cut, buried atomic.Int64
 
 	fanout    fanout
-	backlog   backlog
-	allowance allowance
+	live      backlog   // frames for live subscribers
+	durables  backlog   // messages of durable ones
+	allowance allowance // of these
 
 	mu          sync.Mutex
 	closing     bool
@@ -100,7 +101,7 @@ func New(o Options) *Messaging {
 		o.MaxBuffered = max(16<<20, 4*o.MaxBodySize)
 	}
 	if o.MaxBacklog <= 0 {
-		o.MaxBacklog = 16 * o.MaxBuffered
+		o.MaxBacklog = 8 * o.MaxBuffered
 	}
 	for _, d := range []struct {
 		set   *time.Duration
@@ -119,7 +120,10 @@ func New(o Options) *Messaging {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Messaging{o: o, log: o.Log, subscribers: map[*connection]bool{}, backlog: backlog{most: o.MaxBacklog}, allowance: allowance{left: o.MaxBacklog}}
+	m := &Messaging{
+		o: o, log: o.Log, subscribers: map[*connection]bool{},
+		live: backlog{most: o.MaxBacklog}, durables: backlog{most: o.MaxBacklog}, allowance: allowance{left: o.MaxBacklog / 2},
+	}
 	m.idle.L = &m.mu
 	return m
 }
@@ -226,7 +230,7 @@ func refusal(err error) *httpmsg.Error {
 	case errors.Is(err, broker.ErrTooLarge):
 		return httpmsg.Errorf(http.StatusRequestEntityTooLarge, "%v", err)
 	case errors.Is(err, broker.ErrFull):
-		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v", err)
+		return httpmsg.Errorf(http.StatusInsufficientStorage, "%v; \"micro queue list\" shows what holds messages", err)
 	case errors.Is(err, errors.ErrUnsupported):
 		return httpmsg.Errorf(http.StatusNotImplemented, "%s", Unsupported(err))
 	case errors.Is(err, broker.ErrNoQueue), errors.Is(err, broker.ErrNoMessage):

@@ -147,14 +147,31 @@ func (l *lanes) extend() {
 			return
 		case <-timer.C:
 		}
-		ctx, cancel := context.WithTimeout(l.over, every)
-		for _, h := range l.all() {
+		l.extendAll(every)
+	}
+}
+
+// extendAll extends what is here, some at a time: an engine that writes to its
+// disk before it answers does so for many at once.
+func (l *lanes) extendAll(within time.Duration) {
+	ctx, cancel := context.WithTimeout(l.over, within)
+	defer cancel()
+	const together = 16
+	slots := make(chan struct{}, together)
+	var under sync.WaitGroup
+	defer under.Wait()
+	for _, h := range l.all() {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		under.Go(func() {
+			defer func() { <-slots }()
 			if errors.Is(h.Extend(ctx), broker.ErrLapsed) {
 				l.odd(h)
-				break
 			}
-		}
-		cancel()
+		})
 	}
 }
 

@@ -472,3 +472,51 @@ func TestDeadLettersBelongToThoseWhoAsk(t *testing.T) {
 		t.Errorf("dead letters: %d %s", status, text)
 	}
 }
+
+// A topic whose handler hangs holds up no other.
+func TestTopicsDoNotWaitForEachOther(t *testing.T) {
+	k := keep(t)
+	hang := make(chan struct{})
+	var hanging atomic.Int32
+	got := make(chan string, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			hanging.Add(1)
+			<-hang
+			return
+		}
+		got <- r.Header.Get("Micro-Topic")
+	}))
+	defer server.Close()
+	for _, p := range []Push{
+		{Topic: "slow", Queue: "q", URL: server.URL + "/slow", Concurrency: 2},
+		{Topic: "slow.ordered", Queue: "q", URL: server.URL + "/slow", Concurrency: 1, Ordered: true},
+		{Topic: "quick", Queue: "q", URL: server.URL + "/quick", Concurrency: 1},
+	} {
+		pusher, err := k.StartPush(t.Context(), p, PushOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = pusher.Stop(t.Context()) }()
+	}
+	defer close(hang)
+	for range 50 { // more than may be under way
+		k.post("slow", "x")
+		k.post("slow.ordered", "x")
+	}
+	k.eventually("all places are taken", func() bool { return hanging.Load() == 3 })
+	for range 20 {
+		k.post("quick", "x")
+	}
+	for range 20 {
+		select {
+		case <-got:
+		case <-time.After(long):
+			t.Fatal("the other topic waits")
+		}
+	}
+	k.settledAll("quick", "q")
+	if n := hanging.Load(); n != 3 {
+		t.Errorf("%d requests hang, want 2 and 1", n)
+	}
+}

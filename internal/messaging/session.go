@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -18,9 +19,11 @@ type session struct {
 	*connection
 	member broker.Member
 
-	mu   sync.Mutex
-	held map[string]*broker.Held // what the client has, by ID
-	left bool
+	mu     sync.Mutex
+	held   map[string]*broker.Held // what the client has, by ID
+	bytes  int64                   // of these
+	worked time.Time               // when it last settled one, or got one after it had none
+	left   bool
 }
 
 // write sends messages as they come, until the end: those that are there go
@@ -72,8 +75,8 @@ type deliveries struct {
 
 // reset makes it empty. One large message is no reason to hold its memory for good.
 func (b *deliveries) reset() {
-	if cap(b.frames) > batchSize || cap(b.text) > batchSize {
-		b.frames, b.text = nil, nil
+	if cap(b.frames) > batchSize {
+		b.frames = nil
 	}
 	b.frames, b.topics = b.frames[:0], b.topics[:0]
 }
@@ -87,10 +90,10 @@ func (s *session) add(b *deliveries, h *broker.Held) (err error) {
 		_ = h.Ack(s.ended) // else it comes again
 		return nil
 	}
+	delete(h.Header, onlyQueueField)
 	if !s.take(h) { // leave returns it
 		return errLeft
 	}
-	delete(h.Header, onlyQueueField)
 	b.text, err = appendDelivery(b.text[:0], h)
 	if h.Topic != s.topic && err == nil {
 		b.text, err = appendTopic(b.text, h.Topic)
@@ -99,6 +102,9 @@ func (s *session) add(b *deliveries, h *broker.Held) (err error) {
 		return err
 	}
 	b.frames = appendTextFrame(b.frames, b.text)
+	if cap(b.text) > batchSize { // the write may take long
+		b.text = nil
+	}
 	b.topics = append(b.topics, h.Topic)
 	return nil
 }
@@ -106,6 +112,14 @@ func (s *session) add(b *deliveries, h *broker.Held) (err error) {
 // take notes that the client has a message. One that was delivered before and
 // ran out of time is forgotten: the ID means the new delivery.
 func (s *session) take(h *broker.Held) bool {
+	if !s.note(h) {
+		return false
+	}
+	s.m.durables.relieve()
+	return true
+}
+
+func (s *session) note(h *broker.Held) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.left {
@@ -114,19 +128,41 @@ func (s *session) take(h *broker.Held) bool {
 	if len(s.held) >= 2*s.prefetch { // of a client that lets everything run out of time
 		for id, old := range s.held {
 			if !old.Fresh() {
-				delete(s.held, id)
+				s.remove(id)
 			}
 		}
 	}
+	s.remove(h.ID)
 	s.held[h.ID] = h
+	s.weigh(size(h.Message))
 	return true
+}
+
+// remove forgets what the client has under the ID, if anything. s.mu is held.
+func (s *session) remove(id string) {
+	if h := s.held[id]; h != nil {
+		delete(s.held, id)
+		s.weigh(-size(h.Message))
+	}
+}
+
+// weigh notes that so many bytes more are held. s.mu is held.
+func (s *session) weigh(n int64) {
+	if s.left { // they count no more
+		return
+	}
+	if s.bytes == 0 || n < 0 {
+		s.worked = time.Now()
+	}
+	s.bytes += n
+	s.m.durables.bytes.Add(n)
 }
 
 // leave gives back what the client has not settled, at once. What a client had
 // that is gone counts as an attempt, a sidecar that stops does not.
 func (s *session) leave() {
 	s.mu.Lock()
-	s.left = true
+	s.unload()
 	held := s.held
 	s.held = nil
 	s.mu.Unlock()
@@ -202,7 +238,7 @@ func (s *session) forget(h *broker.Held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[h.ID] == h {
-		delete(s.held, h.ID)
+		s.remove(h.ID)
 	}
 }
 

@@ -22,7 +22,7 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 			w.Header().Set("Upgrade", "websocket")
 			w.Header().Set("Connection", "Upgrade")
 		}
-		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; to publish, use POST")
+		return httpmsg.Errorf(http.StatusUpgradeRequired, "GET /broker subscribes, which needs a WebSocket upgrade over HTTP/1.1; without one, have messages posted to you with --subscribe; to publish, use POST")
 	}
 	c := newConnection(m, q)
 	if !m.enter(c) {
@@ -38,8 +38,7 @@ func (m *Messaging) serveSubscribe(w http.ResponseWriter, r *http.Request, q que
 // serveLive serves a subscriber that gets what is published while it is there.
 func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connection) error {
 	s := newSubscriber(c)
-	m.backlog.enter(s)
-	defer m.backlog.leave(s)
+	defer s.drop()
 	leave, err := m.join(r.Context(), s)
 	if err != nil {
 		return refusal(err)
@@ -48,6 +47,8 @@ func (m *Messaging) serveLive(w http.ResponseWriter, r *http.Request, c *connect
 		leave()
 		return err
 	}
+	m.live.enter(s)
+	defer m.live.leave(s)
 	m.log.Debug("subscriber connected", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr)
 	end := c.run(leave, s.write, s.received)
 	m.log.Debug("subscriber gone", "topic", c.topic, "queue", c.queue, "remote", r.RemoteAddr, "reason", end.reason)

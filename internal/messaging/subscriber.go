@@ -64,9 +64,10 @@ func (s *subscriber) encode(d broker.Delivery) *encoded {
 // other waits for it and it knows that it missed something.
 func (s *subscriber) deliver(f *encoded) {
 	if n, full := s.put(f); full {
-		s.cutOff(fmt.Sprintf("slow consumer: %d messages were waiting", n))
+		s.slow(fmt.Sprintf("slow consumer: %d messages were waiting", n), n)
+		s.drop()
 	}
-	s.m.backlog.relieve()
+	s.m.live.relieve()
 }
 
 // put buffers a frame. It reports how many wait and that there is no room.
@@ -82,7 +83,7 @@ func (s *subscriber) put(f *encoded) (n int, full bool) {
 	}
 	s.waiting = append(s.waiting, f)
 	s.bytes += f.size
-	s.m.backlog.hold(f)
+	s.m.live.hold(f)
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -151,7 +152,7 @@ func (s *subscriber) write() {
 
 // sendAll writes frames at once.
 func (s *subscriber) sendAll(batch []*encoded) {
-	defer s.m.backlog.release(batch)
+	defer s.m.live.release(batch)
 	if len(batch) == 1 {
 		s.sent(s.send(batch[0].frame), 1)
 		return

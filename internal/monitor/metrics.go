@@ -40,16 +40,16 @@ func (m *Monitor) Metrics() http.Handler {
 type collector struct {
 	m *Monitor
 
-	build, start, services                 *prometheus.Desc
-	answers                                *prometheus.Desc
-	requests, errors, duration, inFlight   *prometheus.Desc
-	nodeRequests, nodeErrors, nodeDuration *prometheus.Desc
-	nodeInFlight, nodeOpen, nodeServing    *prometheus.Desc
-	nodeEjections, retries, retriesRefused *prometheus.Desc
-	published, delivered, subscribers, cut *prometheus.Desc
-	topicPublished, topicDelivered         *prometheus.Desc
-	engine, application, registered        *prometheus.Desc
-	logged                                 *prometheus.Desc
+	build, start, services                       *prometheus.Desc
+	answers                                      *prometheus.Desc
+	requests, errors, duration, inFlight         *prometheus.Desc
+	nodeRequests, nodeErrors, nodeDuration       *prometheus.Desc
+	nodeInFlight, nodeOpen, nodeServing          *prometheus.Desc
+	nodeEjections, retries, retriesRefused       *prometheus.Desc
+	published, delivered, dead, subscribers, cut *prometheus.Desc
+	topicPublished, topicDelivered               *prometheus.Desc
+	engine, application, registered              *prometheus.Desc
+	logged                                       *prometheus.Desc
 }
 
 func newCollector(m *Monitor) *collector {
@@ -82,6 +82,7 @@ func newCollector(m *Monitor) *collector {
 
 		published:      desc("messages_published_total", "Messages that the broker took."),
 		delivered:      desc("messages_delivered_total", "Messages that were sent to subscribers."),
+		dead:           desc("messages_dead_total", "Messages that were given up and became dead letters."),
 		subscribers:    desc("message_subscribers", "Subscribers that are connected."),
 		cut:            desc("message_subscribers_cut_total", "Subscribers that were cut because they were too slow."),
 		topicPublished: desc("topic_messages_published_total", "Messages that the broker took, by topic.", "topic"),
@@ -100,7 +101,7 @@ func (c *collector) Describe(to chan<- *prometheus.Desc) {
 		c.build, c.start, c.services, c.answers, c.requests, c.errors, c.duration, c.inFlight,
 		c.nodeRequests, c.nodeErrors, c.nodeDuration, c.nodeInFlight, c.nodeOpen, c.nodeServing,
 		c.nodeEjections, c.retries, c.retriesRefused,
-		c.published, c.delivered, c.subscribers, c.cut, c.topicPublished, c.topicDelivered,
+		c.published, c.delivered, c.dead, c.subscribers, c.cut, c.topicPublished, c.topicDelivered,
 		c.engine, c.application, c.registered, c.logged,
 	} {
 		to <- d
@@ -197,6 +198,7 @@ func (c *collector) collectMessages(e emitter) {
 		all := c.m.Messages()
 		e.count(c.published, uint64(all.Published))
 		e.count(c.delivered, uint64(all.Delivered))
+		e.count(c.dead, uint64(all.Dead))
 		e.count(c.cut, uint64(all.Cut))
 		e.gauge(c.subscribers, float64(all.Subscribers))
 	}

@@ -52,7 +52,7 @@ func busy() *Monitor {
 		Applications: func() []Application {
 			return []Application{{Name: "web", Checked: true, Healthy: true, Registered: true}}
 		},
-		Messages:   func() Messages { return Messages{Subscribers: 1, Published: 1} },
+		Messages:   func() Messages { return Messages{Subscribers: 1, Published: 1, Dead: 2} },
 		LogDropped: func() uint64 { return 0 },
 	}
 }
@@ -110,6 +110,7 @@ func TestMetricsTell(t *testing.T) {
 		`micro_engine_up{engine="http",kind="broker"} 0`,
 		`micro_application_healthy{application="web"} 1`,
 		`micro_topic_messages_published_total{topic="news"} 1`,
+		`micro_messages_dead_total 2`,
 		`micro_services_in_use 2`,
 		"go_goroutines ",
 	} {

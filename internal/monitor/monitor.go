@@ -88,7 +88,8 @@ type Messages struct {
 	Subscribers int   `json:"subscribers"`
 	Published   int64 `json:"published"`
 	Delivered   int64 `json:"delivered"`
-	Cut         int64 `json:"cut"` // subscribers that were too slow
+	Cut         int64 `json:"cut"`  // subscribers that were too slow
+	Dead        int64 `json:"dead"` // messages that became dead letters
 }
 
 // Run keeps the last hour up to date until ctx ends. It returns at once when

@@ -186,7 +186,7 @@ func spelling(said, media string) string {
 
 // answer sends a result. Nothing of the node's header is in it.
 func answer(w httpmsg.ResponseWriter, contentType string, result []byte) error {
-	header := httpmsg.Header{{Name: "Content-Type", Value: contentType}}
+	header := httpmsg.Header{{Name: "Content-Type", Value: contentType}, httpmsg.Date()}
 	if err := w.Head(http.StatusOK, header, int64(len(result))); err != nil {
 		return httpmsg.ErrAborted
 	}

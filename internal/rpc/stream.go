@@ -110,7 +110,7 @@ func (h *Handler) serveStream(ctx context.Context, call Request, requests *trans
 		return because(ctx, err)
 	}
 	defer done()
-	if w.Head(http.StatusOK, httpmsg.Header{{Name: "Content-Type", Value: NDJSON}}, -1) != nil || w.Flush() != nil {
+	if w.Head(http.StatusOK, httpmsg.Header{{Name: "Content-Type", Value: NDJSON}, httpmsg.Date()}, -1) != nil || w.Flush() != nil {
 		return httpmsg.ErrAborted
 	}
 	for {

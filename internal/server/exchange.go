@@ -68,7 +68,7 @@ func (x *exchange) Head(status int, h httpmsg.Header, length int64) error {
 	defer x.mu.Unlock()
 	x.done = true
 	header := x.w.Header()
-	// Nothing is invented: net/http leaves out what is set to nil.
+	// What a node did not say is not invented: net/http leaves out what is set to nil.
 	header["Date"] = nil
 	header["Content-Type"] = nil
 	told := false

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/http1"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -123,23 +124,14 @@ func (s *Server) Drain(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	s.serving.Wait()
-	for s.entrance.requests.Load() > 0 && ctx.Err() == nil {
-		pause(ctx, drainPoll)
+	for s.entrance.requests.Load() > 0 && sleep.For(ctx, drainPoll) == nil {
+		// They have no sign of their end but their number.
 	}
 	return errors.Join(errs...)
 }
 
 // drainPoll is how often Drain looks whether requests are left.
 const drainPoll = 5 * time.Millisecond
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
 
 // Finish waits until ctx ends for what is left, upgraded connections first of
 // all, and then cuts it off. A request that was cut off is an error.

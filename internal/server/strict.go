@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,6 +125,9 @@ func (s *strict) head() error {
 	if one.shown != one.Target {
 		text = text[:len(one.Method)+1] + one.shown + text[len(one.Method)+1+len(one.Target):]
 	}
+	if one.Header.Has("Expect") {
+		text = withoutDemands(text)
+	}
 	s.out, s.ahead, s.offered = []byte(text)[s.ahead:], 0, one.Upgrade != ""
 	s.mu.Lock()
 	s.heads = append(s.heads, one)
@@ -147,6 +152,17 @@ func showable(r *http1.Request) (string, error) {
 		return "/", nil
 	}
 	return "", &http1.Error{Reason: "malformed request target"}
+}
+
+// withoutDemands leaves out what a head expects but "100-continue". Nobody is
+// bound to know other demands (RFC 9110 section 10.1.1), and the fast path and
+// HTTP/2 pass them on; net/http would refuse the request, without JSON.
+func withoutDemands(head string) string {
+	lines := slices.DeleteFunc(strings.SplitAfter(head, "\r\n"), func(line string) bool {
+		name, value, _ := strings.Cut(line, ":")
+		return strings.EqualFold(name, "Expect") && !strings.EqualFold(strings.TrimSpace(value), "100-continue")
+	})
+	return strings.Join(lines, "")
 }
 
 // next reads a head.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/engine"
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -64,10 +65,8 @@ func away(err error) bool { return timedOut(err) || errors.Is(err, engine.ErrNoH
 
 func (l *late) run(ctx context.Context, open func(context.Context) (registry.Registry, error), log *slog.Logger) {
 	for {
-		select {
-		case <-ctx.Done():
+		if sleep.For(ctx, openAgain) != nil {
 			return
-		case <-time.After(openAgain):
 		}
 		reg, err := open(ctx)
 		l.mu.Lock()

@@ -31,7 +31,7 @@ func (s *sidecar) newMonitor() *monitor.Monitor {
 // messages is what messaging has done.
 func (s *sidecar) messages() monitor.Messages {
 	c := s.messaging.Counts()
-	return monitor.Messages{Subscribers: c.Subscribers, Published: c.Published, Delivered: c.Delivered, Cut: c.Cut}
+	return monitor.Messages{Subscribers: c.Subscribers, Published: c.Published, Delivered: c.Delivered, Cut: c.Cut, Dead: c.Buried}
 }
 
 // monitored is how the applications are.

@@ -28,6 +28,7 @@ import (
 	"github.com/micro/sidecar/internal/rpc"
 	"github.com/micro/sidecar/internal/sdnotify"
 	"github.com/micro/sidecar/internal/server"
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/internal/stats"
 	"github.com/micro/sidecar/internal/streams"
 	"github.com/micro/sidecar/internal/transport"
@@ -400,12 +401,7 @@ func (s *sidecar) tellReadiness(ctx context.Context) {
 // engine was chosen because there was none.
 func (s *sidecar) watchForConsul(ctx context.Context, d Drivers) {
 	const every = 10 * time.Second
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(every):
-		}
+	for sleep.For(ctx, every) == nil {
 		if reg := probeConsul(ctx, d, s.log); reg != nil {
 			s.log.Warn(fmt.Sprintf("a Consul agent answers at %s now, and the embedded engine is in use; restart, or name one with --registry", consulAddress()))
 			closeIf(reg)

@@ -3,6 +3,7 @@ package testserver
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os/exec"
 	"strconv"
@@ -105,8 +106,8 @@ func pingRedis(addr string) error {
 	return err
 }
 
-// Do sends a command, each part without spaces, and fails the test when the
-// server calls it an error.
+// Do sends a command, of any bytes, and fails the test when the server calls it
+// an error.
 func (s *RedisServer) Do(t testing.TB, command ...string) {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", s.Addr, startTimeout)
@@ -114,11 +115,15 @@ func (s *RedisServer) Do(t testing.TB, command ...string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "%s\r\n", strings.Join(command, " ")); err != nil {
+	text := fmt.Sprintf("*%d\r\n", len(command))
+	for _, part := range command {
+		text += fmt.Sprintf("$%d\r\n%s\r\n", len(part), part)
+	}
+	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil || strings.HasPrefix(line, "-") {
-		t.Fatalf("redis %s: %q, %v", command, line, err)
+		t.Fatalf("redis %.100q: %q, %v", command, line, err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // visibleWithin bounds the wait for what the agent was told to reach the
@@ -28,7 +30,7 @@ func (r *Registry) await(ctx context.Context, name string, done func([]*api.Serv
 		if err == nil {
 			// Not a blocking query: the catalog may have changed between
 			// the answer and its index without this service's index moving.
-			err = sleep(bounded, pause)
+			err = sleep.For(bounded, pause)
 			pause = min(2*pause, 250*time.Millisecond)
 		}
 		switch {

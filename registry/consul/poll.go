@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // Times of a blocking query.
@@ -78,7 +80,7 @@ func (p poller) run(ctx context.Context) error {
 			}
 			failing, backoff = false, firstBackoff
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := sleep.For(ctx, pause); err != nil {
 			return err
 		}
 	}

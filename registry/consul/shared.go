@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -127,7 +128,7 @@ func (s *shared) sweep(w *allWatch) {
 				l.changed(registry.Event{Name: l.only})
 			}
 			s.mu.Unlock()
-			if sleep(w.ctx, sweepGap) != nil {
+			if sleep.For(w.ctx, sweepGap) != nil {
 				return
 			}
 		}

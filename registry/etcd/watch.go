@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/connectivity"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -51,12 +52,8 @@ func (r *Registry) Watch(ctx context.Context, changed func(registry.Event)) erro
 			r.log.Warn("etcd cannot be watched, trying again", "error", err)
 		}
 		failing = true
-		timer := time.NewTimer(backoff/2 + rand.N(backoff))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
+		if err := sleep.For(ctx, backoff/2+rand.N(backoff)); err != nil {
+			return err
 		}
 		backoff = min(2*backoff, lastBackoff)
 	}

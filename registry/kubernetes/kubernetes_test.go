@@ -12,16 +12,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/micro/sidecar/internal/testserver"
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/kubernetes"
+	"github.com/micro/sidecar/registry/registrytest"
 )
-
-const patience = 30 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -66,28 +64,12 @@ func show(ctx context.Context, r registry.Registry, name string) string {
 
 func await(t *testing.T, r registry.Registry, name, want string) {
 	t.Helper()
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if have := show(t.Context(), r, name); have != want {
 			return name + ": have " + have + ", want " + want
 		}
 		return ""
 	})
-}
-
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(patience)
-	for range tick.C {
-		wrong := check()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(wrong)
-		}
-	}
 }
 
 // cluster is a namespace of an API server.
@@ -143,7 +125,7 @@ func TestAPIServer(t *testing.T) {
 	if err := r.Register(t.Context(), registry.Service{Name: "x"}, 0); !errors.Is(err, registry.ErrReadOnly) {
 		t.Errorf("Register: %v", err)
 	}
-	eventually(t, func() string { return text(r.Ping(t.Context())) })
+	registrytest.Eventually(t, func() string { return text(r.Ping(t.Context())) })
 	log := watch(t, r)
 
 	// Only ready endpoints; the port by name; a pod of two families is one node.
@@ -189,7 +171,7 @@ func TestAPIServer(t *testing.T) {
 
 	// While the API is away what is known stays; what changed meanwhile is seen after it.
 	server.Stop()
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if r.Ping(t.Context()) == nil {
 			return "Ping does not tell that the API server is away"
 		}
@@ -199,12 +181,12 @@ func TestAPIServer(t *testing.T) {
 		t.Errorf("without the API server: %s", have)
 	}
 	server.Start()
-	eventually(t, func() string { return text(r.Ping(t.Context())) })
+	registrytest.Eventually(t, func() string { return text(r.Ping(t.Context())) })
 	c.Do("PUT", c.slices()+"/before-1", c.slice("before-1", "before", "IPv4", http8080, pod("b2", "10.1.0.9", true)))
 	await(t, r, "before", ": b2=10.1.0.9:8080map[]")
 	c.Do("DELETE", c.services()+"/before", nil)
 	await(t, r, "before", "not found")
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		want := []string{"before: b2=10.1.0.9:8080map[]", "before: gone"}
 		if have := log.of("before"); fmt.Sprint(have) != fmt.Sprint(want) {
 			return fmt.Sprintf("events: %q, want %q", have, want)

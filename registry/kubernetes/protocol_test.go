@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/micro/sidecar/registry/registrytest"
 )
 
 // script is a server that says, word for word, what the API's documentation
@@ -125,7 +127,7 @@ func TestProtocol(t *testing.T) {
 		t.Errorf("asked:\n have %s\n want %s", have, want)
 	}
 	if have := e.of("a"); len(have) == 0 || have[len(have)-1] != "a: p6=10.0.0.6:8080map[] p7=10.0.0.7:8080map[]" {
-		eventually(t, func() string {
+		registrytest.Eventually(t, func() string {
 			if have := e.of("a"); len(have) == 0 || have[len(have)-1] != "a: p6=10.0.0.6:8080map[] p7=10.0.0.7:8080map[]" {
 				return fmt.Sprintf("events: %q", have)
 			}

@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -81,12 +83,8 @@ func (k kind[T]) run(ctx context.Context) {
 			k.log.Warn("Kubernetes cannot be watched; what is known stays in use", "path", k.path, "error", err)
 			failing = true
 		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if sleep.For(ctx, pause/2+rand.N(pause/2)) != nil {
 			return
-		case <-timer.C:
 		}
 		pause = min(2*pause, lastPause)
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	gomicro "go-micro.dev/v5/registry"
+
+	"github.com/micro/sidecar/registry/registrytest"
 )
 
 // peer is go-micro's own registry, in a domain.
@@ -44,7 +46,7 @@ func TestGoMicro(t *testing.T) {
 
 	register(t, ours, service("go.micro.srv.ours", "ours-1", "10.0.0.3", 9090), time.Minute)
 	register(t, ours, service("go.micro.srv.ours", "ours-2", "2001:db8::3", 9090), 0)
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		services, err := theirs.GetService("go.micro.srv.ours")
 		if err != nil || len(services) != 1 || len(services[0].Nodes) != 2 {
 			return fmt.Sprintf("go-micro does not find ours: %v, %v", services, err)
@@ -59,7 +61,7 @@ func TestGoMicro(t *testing.T) {
 		}
 		return ""
 	})
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		services, err := theirs.ListServices()
 		names := map[string]bool{}
 		for _, s := range services {

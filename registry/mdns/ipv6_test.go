@@ -14,6 +14,7 @@ import (
 
 	"github.com/micro/sidecar/registry"
 	"github.com/micro/sidecar/registry/mdns"
+	"github.com/micro/sidecar/registry/registrytest"
 )
 
 var group6 = &net.UDPAddr{IP: net.ParseIP("ff02::fb"), Port: 5353}
@@ -149,7 +150,7 @@ func TestIPv6(t *testing.T) {
 	await := func(id string, leave bool) string {
 		t.Helper()
 		var kinds string
-		eventually(t, func() (wrong string) {
+		registrytest.Eventually(t, func() (wrong string) {
 			var ok bool
 			if kinds, ok = heard.heard(id+".ours."+domain+".", leave); !ok {
 				return "nothing was said of " + id
@@ -167,17 +168,17 @@ func TestIPv6(t *testing.T) {
 	}
 
 	theirs := mdns.EncodeText(t, "theirs", "1")
-	eventually(t, func() string { // said again: it is a datagram
+	registrytest.Eventually(t, func() string { // said again: it is a datagram
 		if err := say(node6(t, domain, "theirs", "n", 60, theirs)); err != nil {
 			t.Fatal(err)
 		}
-		return differ(nodes(t, r, "theirs"), "n=[2001:db8::7]:7")
+		return differ(registrytest.Nodes(t.Context(), r, "theirs"), "n=[2001:db8::7]:7")
 	})
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if err := say(node6(t, domain, "theirs", "n", 0, theirs)); err != nil {
 			t.Fatal(err)
 		}
-		return differ(nodes(t, r, "theirs"), "get theirs: "+registry.ErrNotFound.Error())
+		return differ(registrytest.Nodes(t.Context(), r, "theirs"), "error: get theirs: "+registry.ErrNotFound.Error())
 	})
 
 	if err := r.Deregister(t.Context(), ours); err != nil {
@@ -190,7 +191,7 @@ func TestIPv6(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("closed", true)
-	if have := nodes(t, elsewhere, "ours"); have != "elsewhere=[2001:db8::2]:8" {
+	if have := registrytest.Nodes(t.Context(), elsewhere, "ours"); have != "elsewhere=[2001:db8::2]:8" {
 		t.Errorf("on another interface: %s", have)
 	}
 	if _, ok := heard.heard("elsewhere.ours."+domain+".", false); ok {

@@ -83,42 +83,10 @@ func register(t *testing.T, r registry.Registry, s registry.Service, ttl time.Du
 	}
 }
 
-// nodes returns a service's nodes as "id=host:port".
-func nodes(t *testing.T, r registry.Registry, name string) string {
-	t.Helper()
-	services, err := r.Get(t.Context(), name)
-	if err != nil {
-		return err.Error()
-	}
-	var all []string
-	for _, s := range services {
-		for _, n := range s.Nodes {
-			all = append(all, n.ID+"="+n.HostPort())
-		}
-	}
-	return strings.Join(all, " ")
-}
-
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(patience)
-	for range tick.C {
-		wrong := check()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(wrong)
-		}
-	}
-}
-
 func awaitNodes(t *testing.T, r registry.Registry, name, want string) {
 	t.Helper()
-	eventually(t, func() string {
-		if have := nodes(t, r, name); have != want && !(want == "" && strings.Contains(have, "not found")) {
+	registrytest.Eventually(t, func() string {
+		if have := registrytest.Nodes(t.Context(), r, name); have != want && !(want == "" && strings.Contains(have, "not found")) {
 			return "have " + have + ", want " + want
 		}
 		return ""
@@ -152,7 +120,7 @@ func TestTwo(t *testing.T) {
 	register(t, one, service("late / ü", "6", "host.example", 3), time.Minute) // it has moved
 	awaitNodes(t, two, "late / ü", "6=host.example:3")
 	for _, r := range []*mdns.Registry{one, two} {
-		eventually(t, func() string {
+		registrytest.Eventually(t, func() string {
 			names, err := r.List(t.Context())
 			if have := fmt.Sprint(names, err); have != "[early late / ü] <nil>" {
 				return have

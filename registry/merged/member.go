@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"time"
 
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -112,12 +112,9 @@ func (m *member) watch(ctx context.Context, changed func(registry.Event)) {
 			return
 		}
 		m.log.Warn("a registry's watch broke; starting it again", "registry", m.Name, "error", err)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
+		if sleep.For(ctx, pause/2+rand.N(pause/2)) != nil {
+			return
 		}
-		timer.Stop()
 		pause = min(2*pause, lastPause)
 	}
 }

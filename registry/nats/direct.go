@@ -11,6 +11,8 @@ import (
 
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // readDirect reads the entries whose keys match with a batched direct get
@@ -33,12 +35,8 @@ func (r *Registry) readDirect(ctx context.Context, b *store, pattern string) (en
 			r.saw(upTo)
 			return entries, ok, err
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, false, ctx.Err()
-		case <-timer.C:
+		if err := sleep.For(ctx, pause); err != nil {
+			return nil, false, err
 		}
 		pause = min(2*pause, 100*time.Millisecond)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/micro/sidecar/internal/engine/link"
 	"github.com/micro/sidecar/internal/engineurl"
 	"github.com/micro/sidecar/internal/natsconn"
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -84,12 +85,8 @@ func openPatiently(ctx context.Context, conn *natsconn.Conn, o Options) (*Regist
 		if !gathering(err) {
 			return r, err
 		}
-		timer := time.NewTimer(gatheringPause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
-		case <-timer.C:
+		if over := sleep.For(ctx, gatheringPause); over != nil {
+			return nil, fmt.Errorf("%w: %w", over, err)
 		}
 	}
 }

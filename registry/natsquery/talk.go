@@ -214,15 +214,12 @@ func (r *Registry) run() {
 			return
 		}
 		r.refresh()
-		timer := time.NewTimer(interval - interval/5 + rand.N(interval/5))
 		select {
 		case <-r.ctx.Done():
-			timer.Stop()
 			return
 		case <-lost: // then anew, at once
-			timer.Stop()
 			r.disconnected()
-		case <-timer.C:
+		case <-time.After(interval - interval/5 + rand.N(interval/5)):
 		}
 	}
 }

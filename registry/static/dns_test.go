@@ -11,6 +11,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/micro/sidecar/internal/testserver"
+	"github.com/micro/sidecar/registry/registrytest"
 )
 
 // nameServer is a real one, over UDP and TCP on one port.
@@ -119,7 +120,7 @@ services:
 	for name, want := range map[string]string{
 		"names": full, "srv": "srv-10.0.2.1:8080=10.0.2.1:8080 srv-10.0.2.2:8081=10.0.2.2:8081", "nosuch": "",
 	} {
-		if have := nodes(t.Context(), r, name); have != want { // Open waited for the answers
+		if have := registrytest.Nodes(t.Context(), r, name); have != want { // Open waited for the answers
 			t.Errorf("%s:\n have %s\n want %s", name, have, want)
 		}
 	}
@@ -136,13 +137,13 @@ services:
 
 	// A server that fails, and one that is dead, change nothing.
 	server.set(func() { server.rcode = dns.RcodeServerFailure })
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if strings.Count(out.String(), "DNS fails") < 2 {
 			return "the log does not tell of it: " + out.String()
 		}
 		return ""
 	})
-	if have := nodes(t.Context(), r, "names"); have != names("names-10.0.0.3:80=10.0.0.3:80")+rest {
+	if have := registrytest.Nodes(t.Context(), r, "names"); have != names("names-10.0.0.3:80=10.0.0.3:80")+rest {
 		t.Errorf("while DNS fails: %s", have)
 	}
 	// Nothing there is an answer, over TCP, too.
@@ -173,7 +174,7 @@ func TestDeadNameServer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "services.yaml")
 	write(t, path, "services: [{name: a, nodes: ['127.0.0.1:1', {dns: 'x.internal:1'}]}]")
 	r, _ := open(t, path, "nameserver="+packets.LocalAddr().String())
-	if have := nodes(t.Context(), r, "a"); have != "a-127.0.0.1:1=127.0.0.1:1" {
+	if have := registrytest.Nodes(t.Context(), r, "a"); have != "a-127.0.0.1:1=127.0.0.1:1" {
 		t.Errorf("nodes: %s", have)
 	}
 }

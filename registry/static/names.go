@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/internal/picture"
+	"github.com/micro/sidecar/internal/sleep"
 	"github.com/micro/sidecar/registry"
 )
 
@@ -125,7 +126,7 @@ func (n *names) ask(ctx context.Context, q question) *asked {
 		defer cancel()
 		var first sync.Once
 		pause, failing := firstPause, false
-		for ctx.Err() == nil {
+		for {
 			nodes, ttl, err := n.resolver.resolve(ctx, q)
 			wait := min(max(ttl, minTTL), maxTTL)
 			switch {
@@ -148,12 +149,9 @@ func (n *names) ask(ctx context.Context, q question) *asked {
 				n.answer(a, nodes)
 			}
 			first.Do(func() { close(a.answered) })
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-			case <-timer.C:
+			if sleep.For(ctx, wait) != nil {
+				return
 			}
-			timer.Stop()
 		}
 	})
 	return a

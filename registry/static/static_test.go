@@ -22,8 +22,6 @@ import (
 	"github.com/micro/sidecar/registry/static"
 )
 
-const patience = 30 * time.Second
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open opens a file; out gets what is logged.
@@ -49,42 +47,10 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// eventually waits until check returns "".
-func eventually(t *testing.T, check func() string) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(patience)
-	for range tick.C {
-		wrong := check()
-		if wrong == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(wrong)
-		}
-	}
-}
-
-// nodes returns a service's nodes as "id=host:port", and its error.
-func nodes(ctx context.Context, r registry.Registry, name string) string {
-	services, err := r.Get(ctx, name)
-	if err != nil {
-		return "error: " + err.Error()
-	}
-	var all []string
-	for _, s := range services {
-		for _, n := range s.Nodes {
-			all = append(all, n.ID+"="+n.HostPort())
-		}
-	}
-	return strings.Join(all, " ")
-}
-
 func awaitNodes(t *testing.T, r registry.Registry, name, want string) {
 	t.Helper()
-	eventually(t, func() string {
-		if have := nodes(t.Context(), r, name); have != want {
+	registrytest.Eventually(t, func() string {
+		if have := registrytest.Nodes(t.Context(), r, name); have != want {
 			return "have " + have + ", want " + want
 		}
 		return ""
@@ -194,7 +160,7 @@ services:
     nodes: []
 `)
 	r, _ := open(t, path, "")
-	if have := nodes(t.Context(), r, "greeter"); have != "b=10.0.0.1:80 greeter-127.0.0.1:9090=127.0.0.1:9090 "+
+	if have := registrytest.Nodes(t.Context(), r, "greeter"); have != "b=10.0.0.1:80 greeter-127.0.0.1:9090=127.0.0.1:9090 "+
 		"greeter-[::1]:9091=[::1]:9091 greeter-unix:/run/app.sock=unix:/run/app.sock new=a.b:1" {
 		t.Errorf("nodes: %s", have)
 	}
@@ -319,25 +285,25 @@ func TestReload(t *testing.T) {
 	awaitNodes(t, r, "a", "n=127.0.0.1:3")
 
 	write(t, path, "services:\n- nam: a\n")
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if !strings.Contains(out.String(), "line 2: unknown key") {
 			return "the log does not tell of the mistake: " + out.String()
 		}
 		return ""
 	})
-	if have := nodes(t.Context(), r, "a"); have != "n=127.0.0.1:3" {
+	if have := registrytest.Nodes(t.Context(), r, "a"); have != "n=127.0.0.1:3" {
 		t.Errorf("after a mistake: %s", have)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() string {
+	registrytest.Eventually(t, func() string {
 		if !strings.Contains(out.String(), "cannot be read") {
 			return "the log does not tell that the file is gone: " + out.String()
 		}
 		return ""
 	})
-	if have := nodes(t.Context(), r, "a"); have != "n=127.0.0.1:3" {
+	if have := registrytest.Nodes(t.Context(), r, "a"); have != "n=127.0.0.1:3" {
 		t.Errorf("without a file: %s", have)
 	}
 	write(t, path, file("4"))

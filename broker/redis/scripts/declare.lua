@@ -3,7 +3,8 @@
 -- them as they are.
 local q = ARGV[1]
 local key = P .. 'q:' .. q
-if redis.call('SADD', P .. 'queues', q) == 1 then
+if not queue_exists(q) then
+	redis.call('SADD', P .. 'queues', q)
 	local last = redis.call('XREVRANGE', P .. 'log', '+', '-', 'COUNT', 1)
 	local next = '0-0'
 	if #last > 0 then

@@ -29,30 +29,43 @@ local function after(a, b)
 	return ams > bms or ams == bms and aseq > bseq
 end
 
+-- queue_exists is false, too, for one whose description somebody has deleted: its
+-- members declare it anew.
 local function queue_exists(q)
-	return redis.call('SISMEMBER', P .. 'queues', q) == 1
+	return redis.call('SISMEMBER', P .. 'queues', q) == 1 and redis.call('HEXISTS', P .. 'q:' .. q, 'next') == 1
 end
 
 local function wake()
 	redis.call('PUBLISH', P .. 'wake', '')
 end
 
--- forget takes a message out of the log when the queue was the last to want it.
-local function forget(id)
-	local wanted = tonumber(redis.call('HGET', P .. 'refs', id) or 1)
-	if wanted > 1 then
-		redis.call('HINCRBY', P .. 'refs', id, -1)
+-- forget takes messages, some thousand at most, out of the log when the queue was
+-- the last to want them.
+local function forget(ids)
+	if #ids == 0 then
 		return
 	end
-	redis.call('HDEL', P .. 'refs', id)
-	redis.call('XDEL', P .. 'log', id)
+	local wanted, last = redis.call('HMGET', P .. 'refs', unpack(ids)), {}
+	for i, id in ipairs(ids) do
+		if tonumber(wanted[i] or 1) > 1 then
+			redis.call('HINCRBY', P .. 'refs', id, -1)
+		else
+			last[#last + 1] = id
+		end
+	end
+	if #last > 0 then
+		redis.call('HDEL', P .. 'refs', unpack(last))
+		redis.call('XDEL', P .. 'log', unpack(last))
+	end
 end
 
--- release ends what a queue knows of a message that was given to a member.
-local function release(q, id)
-	redis.call('ZREM', P .. 'due:' .. q, id)
-	redis.call('HDEL', P .. 'held:' .. q, id)
-	forget(id)
+-- release ends what a queue knows of messages that were given to members.
+local function release(q, ids)
+	if #ids > 0 then
+		redis.call('ZREM', P .. 'due:' .. q, unpack(ids))
+		redis.call('HDEL', P .. 'held:' .. q, unpack(ids))
+		forget(ids)
+	end
 end
 
 -- holding returns the delivery's number and the attempt of a message that is
@@ -73,24 +86,24 @@ end
 -- discard drops up to n messages of the queue, not beyond the id last, and
 -- returns how many those were and whether there may be more.
 local function discard(q, n, last)
-	local dropped = 0
-	for _, id in ipairs(redis.call('ZRANGE', P .. 'due:' .. q, 0, n - 1)) do
-		release(q, id)
-		dropped = dropped + 1
+	local given = redis.call('ZRANGE', P .. 'due:' .. q, 0, n - 1)
+	release(q, given)
+	local key, room = P .. 'q:' .. q, n - #given
+	if room == 0 then
+		return n, true
 	end
-	if dropped == n then
-		return dropped, true
-	end
-	local key, room = P .. 'q:' .. q, n - dropped
 	local rest = redis.call('XRANGE', P .. 'log', '(' .. redis.call('HGET', key, 'next'), last, 'COUNT', room)
-	for i = 1, #rest do
-		local id = rest[i][1]
-		redis.call('HSET', key, 'next', id)
-		redis.call('HINCRBY', key, 'read', 1)
-		if redis.call('SREM', P .. 'skip:' .. q, id) == 0 then
-			forget(id)
-			dropped = dropped + 1
+	if #rest == 0 then
+		return #given, false
+	end
+	local skips, ids = redis.call('SCARD', P .. 'skip:' .. q), {}
+	for _, entry in ipairs(rest) do
+		if skips == 0 or redis.call('SREM', P .. 'skip:' .. q, entry[1]) == 0 then
+			ids[#ids + 1] = entry[1]
 		end
 	end
-	return dropped, #rest == room
+	forget(ids)
+	redis.call('HSET', key, 'next', rest[#rest][1])
+	redis.call('HINCRBY', key, 'read', #rest)
+	return #given + #ids, #rest == room
 end

@@ -5,7 +5,7 @@ if not queue_exists(q) then
 	return false
 end
 if holding(q, id) then
-	release(q, id)
+	release(q, {id})
 	wake()
 	return 1
 end
@@ -18,5 +18,5 @@ if tonumber(redis.call('HGET', P .. 'refs', id) or 1) <= 1 then
 elseif redis.call('SADD', P .. 'skip:' .. q, id) == 0 then
 	return 0
 end
-forget(id)
+forget({id})
 return 1

@@ -5,7 +5,9 @@
 -- Returns false when there is no such queue, else {ms until there may be a
 -- message to take or -1, ack wait in ms, for how many ms the member has the turn
 -- of an ordered queue, 0 when another has it and -1 for other queues, then for
--- each message: id, delivery, attempt, message}.
+-- each message: id, delivery, attempt, message}. Of what is too large to be a
+-- message the size stands in its place: it was dropped.
+local LARGEST = 33554432 -- MaxMessage
 local q, member, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not queue_exists(q) then
 	return false
@@ -63,8 +65,7 @@ end
 local left, empty, full = tonumber(ARGV[4]), ARGV[5] == '1', false
 
 -- fits notes that a message is given, or that there is no room for its bytes.
-local function fits(entry)
-	local size = #entry[2][2]
+local function fits(size)
 	full = left >= 0 and size > left and not empty
 	if not full and left >= 0 then
 		left, empty = math.max(0, left - size), false
@@ -72,13 +73,16 @@ local function fits(entry)
 	return not full
 end
 
+local function tell(...)
+	for _, field in ipairs({...}) do
+		out[#out + 1] = field
+	end
+end
+
 local function give(id, delivery, attempt, entry)
 	hold(q, id, delivery, attempt)
 	redis.call('ZADD', due, t + wait, id)
-	table.insert(out, id)
-	table.insert(out, delivery)
-	table.insert(out, attempt)
-	table.insert(out, entry[2][2])
+	tell(id, delivery, attempt, entry[2][2])
 	room = room - 1
 end
 
@@ -96,12 +100,12 @@ for _, id in ipairs(back) do
 	end
 	local entry = redis.call('XRANGE', log, id, id)[1]
 	local delivery, attempt = holding(q, id)
-	if entry and delivery and not fits(entry) then
+	if entry and delivery and not fits(#entry[2][2]) then
 		break
 	elseif entry and delivery then
 		give(id, delivery + 1, attempt + 1, entry)
 	else -- somebody has taken it out of the log
-		release(q, id)
+		release(q, {id})
 	end
 end
 
@@ -121,20 +125,26 @@ while room > 0 and not full do
 	if #entries == 0 then
 		break
 	end
+	local read = 0
 	for _, entry in ipairs(entries) do
+		local size = #entry[2][2]
 		local skipped = redis.call('SISMEMBER', P .. 'skip:' .. q, entry[1]) == 1
-		if not skipped and not fits(entry) then
+		if not skipped and size <= LARGEST and not fits(size) then
 			break
 		end
 		next = entry[1]
-		redis.call('HINCRBY', key, 'read', 1)
+		read = read + 1
 		if skipped then
 			redis.call('SREM', P .. 'skip:' .. q, next)
+		elseif size > LARGEST then -- nobody has published that
+			forget({next})
+			tell(next, 0, 0, size)
 		else
 			give(next, 1, 1, entry)
 		end
 	end
 	redis.call('HSET', key, 'next', next)
+	redis.call('HINCRBY', key, 'read', read)
 end
 
 local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')

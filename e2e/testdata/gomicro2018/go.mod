@@ -12,6 +12,7 @@ require (
 	github.com/micro/cli v0.1.0
 	github.com/micro/go-log v0.1.0
 	github.com/micro/go-micro v0.26.1
+	github.com/micro/go-plugins v0.9.0
 	github.com/micro/go-rcache v0.2.1
 	github.com/micro/mdns v0.1.0
 	github.com/micro/util v0.2.0
@@ -30,8 +31,15 @@ require (
 	github.com/miekg/dns v1.1.4 // indirect
 	github.com/mitchellh/hashstructure v1.1.0 // indirect
 	github.com/mitchellh/mapstructure v0.0.0-20160808181253-ca63d7c062ee // indirect
+	github.com/nats-io/go-nats v1.6.0 // indirect
+	github.com/nats-io/nats v1.2.0 // indirect
+	github.com/nats-io/nuid v1.0.0 // indirect
+	github.com/nu7hatch/gouuid v0.0.0-20131221200532-179d4d0c4d8d // indirect
 	github.com/pkg/errors v0.9.1 // indirect
+	github.com/streadway/amqp v0.0.0-20190827072141-edfb9018d271 // indirect
 	golang.org/x/crypto v0.0.0-20190211182817-74369b46fc67 // indirect
 )
 
 replace github.com/micro/go-micro => github.com/micro/go-micro v0.8.0
+
+replace github.com/nats-io/nats => github.com/nats-io/go-nats v1.5.0

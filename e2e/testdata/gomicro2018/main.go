@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/golang/protobuf/ptypes/wrappers"
+	"github.com/micro/go-micro/broker"
 	"github.com/micro/go-micro/client"
 	merrors "github.com/micro/go-micro/errors"
 	"github.com/micro/go-micro/registry"
@@ -57,14 +58,24 @@ func main() {
 		address = flag.String("address", "", "of the engine")
 		name    = flag.String("name", "", "of the service")
 		kind    = flag.String("server", "mucp", "mucp or grpc, where this version has it")
+		bus     = flag.String("broker", "", "http, nats or rabbitmq, where this version has them")
+		at      = flag.String("broker_address", "", "of the broker's server")
+		topic   = flag.String("handle", "", "a topic that has handlers")
 	)
 	flag.Parse()
 	log.SetOutput(os.Stderr)
 	reg := open(*engine, registry.Addrs(*address))
-	srv, calls := serve(*kind, reg,
+	b := openBroker(*bus, *at, reg)
+	srv, calls := serve(*kind, reg, b,
 		server.Name(*name), server.Version("1"), server.Address("127.0.0.1:0"), server.Registry(reg), server.RegisterTTL(10*time.Minute))
 	if err := srv.Handle(srv.NewHandler(new(Say))); err != nil {
 		log.Fatal(err)
+	}
+	var in inbox
+	if *topic != "" {
+		if err := handle(srv, *topic, &in); err != nil {
+			log.Fatal(err)
+		}
 	}
 	if err := start(srv); err != nil {
 		log.Fatal(err)
@@ -74,7 +85,7 @@ func main() {
 		log.Fatal(err)
 	}
 	say(node)
-	obey(reg, calls)
+	obey(reg, calls, b, &in)
 	if err := stop(srv); err != nil {
 		log.Fatal(err)
 	}
@@ -91,12 +102,13 @@ func find(reg registry.Registry, name string) (found []*registry.Service, err er
 }
 
 // obey does what it is told until there is nothing more to read.
-func obey(reg registry.Registry, c client.Client) {
+func obey(reg registry.Registry, c client.Client, b broker.Broker, in *inbox) {
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		words := strings.SplitN(lines.Text(), " ", 4)
 		switch {
+		case messages(words, b, c, in):
 		case words[0] == "find" && len(words) == 2:
 			if found, err := find(reg, words[1]); err != nil {
 				say(err.Error())

@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"log"
 
+	"github.com/micro/go-micro/broker"
+	"github.com/micro/go-micro/broker/http"
 	"github.com/micro/go-micro/broker/memory"
+	"github.com/micro/go-micro/broker/nats"
 	"github.com/micro/go-micro/client"
 	"github.com/micro/go-micro/client/selector"
 	"github.com/micro/go-micro/debug/service/handler"
@@ -48,8 +51,8 @@ func open(engine string, at registry.Option) registry.Registry {
 	return nil
 }
 
-func serve(kind string, reg registry.Registry, options ...server.Option) (server.Server, client.Client) {
-	options = append(options, server.Broker(memory.NewBroker()))
+func serve(kind string, reg registry.Registry, b broker.Broker, options ...server.Option) (server.Server, client.Client) {
+	options = append(options, server.Broker(b))
 	var srv server.Server
 	if kind == "grpc" {
 		srv = newGRPC(options...)
@@ -59,5 +62,28 @@ func serve(kind string, reg registry.Registry, options ...server.Option) (server
 	if err := srv.Handle(srv.NewHandler(handler.DefaultHandler)); err != nil { // as its service does
 		log.Fatal(err)
 	}
-	return srv, client.NewClient(client.Registry(reg), client.Selector(selector.NewSelector(selector.Registry(reg))))
+	return srv, client.NewClient(client.Registry(reg), client.Broker(b), client.Selector(selector.NewSelector(selector.Registry(reg))))
+}
+
+func openBroker(kind, address string, reg registry.Registry) broker.Broker {
+	switch kind {
+	case "http":
+		return http.NewBroker(broker.Registry(reg), broker.Addrs("127.0.0.1:0"))
+	case "nats":
+		return nats.NewBroker(broker.Addrs("nats://" + address))
+	}
+	return memory.NewBroker()
+}
+
+func subscribe(b broker.Broker, topic, queue string, in *inbox) error {
+	var options []broker.SubscribeOption
+	if queue != "" {
+		options = append(options, broker.Queue(queue))
+	}
+	_, err := b.Subscribe(topic, func(e broker.Event) error {
+		m := e.Message()
+		in.put(message{Topic: e.Topic(), Header: m.Header, Body: m.Body})
+		return nil
+	}, options...)
+	return err
 }

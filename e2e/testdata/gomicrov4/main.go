@@ -2,7 +2,7 @@
 // go-micro's own code, prints its node as a line of JSON, and then does what
 // the lines of its standard input say: "find NAME" prints what go-micro finds,
 // "call NAME METHOD JSON" what go-micro's client gets, "register JSON" registers
-// somebody else. It stops when they end. It is a module of its own: go-micro's
+// somebody else; events.go has what is about messages. It stops when they end. It is a module of its own: go-micro's
 // gRPC server brings go-micro's whole command line with it, and two generations
 // of go-micro do not share one.
 package main
@@ -86,13 +86,23 @@ func main() {
 		address = flag.String("address", "", "of the engine")
 		name    = flag.String("name", "", "of the service")
 		kind    = flag.String("server", "mucp", "mucp or grpc")
+		bus     = flag.String("broker", "memory", "memory, http, nats or rabbitmq")
+		at      = flag.String("broker_address", "", "of the broker's server")
+		topic   = flag.String("handle", "", "a topic that has handlers")
 	)
 	flag.Parse()
 	logger.DefaultLogger = quiet()
 	reg := open(*engine, *address)
-	calls := client.NewClient(client.Registry(reg), client.Transport(transport.NewHTTPTransport()),
+	b := openBroker(*bus, *at, reg)
+	calls := client.NewClient(client.Registry(reg), client.Broker(b), client.Transport(transport.NewHTTPTransport()),
 		client.Selector(selector.NewSelector(selector.Registry(reg))), client.RequestTimeout(10*time.Second))
-	srv := serve(*kind, *name, reg, calls)
+	srv := serve(*kind, *name, reg, calls, b)
+	var in inbox
+	if *topic != "" {
+		if err := handle(srv, *topic, &in); err != nil {
+			log.Fatal(err)
+		}
+	}
 	if err := srv.Start(); err != nil {
 		log.Fatal(err)
 	}
@@ -101,7 +111,7 @@ func main() {
 		log.Fatal(err)
 	}
 	say(node)
-	obey(reg, calls)
+	obey(reg, calls, b, &in)
 	if err := srv.Stop(); err != nil {
 		log.Fatal(err)
 	}
@@ -126,9 +136,9 @@ func open(engine, address string) registry.Registry {
 	return nil
 }
 
-func serve(kind, name string, reg registry.Registry, c client.Client) server.Server {
+func serve(kind, name string, reg registry.Registry, c client.Client, b broker.Broker) server.Server {
 	options := []server.Option{
-		server.Name(name), server.Version("1"), server.Address("127.0.0.1:0"), server.Registry(reg), server.Broker(broker.NewMemoryBroker()),
+		server.Name(name), server.Version("1"), server.Address("127.0.0.1:0"), server.Registry(reg), server.Broker(b),
 		server.RegisterTTL(30 * time.Second), server.RegisterInterval(10 * time.Second), server.WithLogger(quiet()),
 	}
 	var srv server.Server
@@ -174,11 +184,13 @@ func find(reg registry.Registry, name string) ([]*registry.Service, error) {
 }
 
 // obey does what it is told until nobody tells it more.
-func obey(reg registry.Registry, c client.Client) {
+func obey(reg registry.Registry, c client.Client, b broker.Broker, in *inbox) {
 	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		words := strings.SplitN(lines.Text(), " ", 4)
 		switch {
+		case messages(words, b, c, in):
 		case words[0] == "find" && len(words) == 2:
 			if found, err := find(reg, words[1]); err != nil {
 				say(err.Error())

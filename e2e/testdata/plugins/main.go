@@ -1,7 +1,9 @@
-// Command plugins is a micro with go-micro's own NATS and mDNS registries.
+// Command plugins is a micro with go-micro's own NATS and mDNS registries, and
+// its NATS broker.
 package main
 
 import (
+	micronats "go-micro.dev/v5/broker/nats"
 	microregistry "go-micro.dev/v5/registry"
 	"go-micro.dev/v5/registry/nats"
 
@@ -17,5 +19,6 @@ func main() {
 			return nats.NewNatsRegistry(append(o, nats.QueryTopic("micro.registry.nats.query"), nats.WatchTopic("micro.registry.nats.watch"))...)
 		}),
 		gomicro.Registry("gomdns", microregistry.NewMDNSRegistry),
+		gomicro.Broker("gonats", micronats.NewNatsBroker),
 	)
 }

@@ -57,7 +57,8 @@ function consume() {
       const answer = await handle(frame);
       if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(answer));
     };
-    socket.onerror = (event) => event.message && console.error(event.message);
+    // A connection that could not be made has an error, and in Node 20 no close.
+    socket.onerror = (event) => resolve(event.message || 'no connection');
     socket.onclose = (event) => resolve(`${event.code} ${event.reason}`);
   });
 }

@@ -13,7 +13,7 @@ const SIDECAR = process.env.SIDECAR ?? 'http://127.0.0.1:8081';
 const TOPIC = process.env.TOPIC ?? 'orders';
 
 // Publishes until the sidecar has said that the message is stored.
-async function publish(topic, order, tries = 10) {
+async function publish(topic, order, tries = 20) {
   const headers = {
     'Content-Type': 'application/json',
     'Micro-Id': randomUUID(), // the same in every try

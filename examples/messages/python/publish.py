@@ -23,7 +23,7 @@ TOPIC = os.environ.get("TOPIC", "orders")
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def publish(topic, order, tries=10):
+def publish(topic, order, tries=20):
     """Publishes until the sidecar has said that the message is stored."""
     headers = {
         "Content-Type": "application/json",

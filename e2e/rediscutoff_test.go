@@ -18,11 +18,10 @@ import (
 // and what a busy machine adds.
 const publishLimit = 12 * time.Second
 
-// TestMessagesCutOff has the network between a sidecar and its message engine
-// fail while messages are published and taken. Who publishes is told in time, no
+// TestRedisCutOff has the network between a sidecar and its Redis server fail while messages are published and taken. Who publishes is told in time, no
 // message that got a 200 is lost, and when the network is back subscribers of
 // every kind go on: none of them waits for an ack_wait.
-func TestMessagesCutOff(t *testing.T) {
+func TestRedisCutOff(t *testing.T) {
 	type relay = testserver.Relay
 	for name, fault := range map[string]struct {
 		begin, end func(*relay)
