@@ -150,7 +150,7 @@ func (src source) leave() {
 // again begins anew until that works, and more slowly each time; false means
 // that it is over.
 func again(over context.Context, b *Broker, begin func(context.Context) (source, error)) (source, bool) {
-	const slowest = 5 * time.Second
+	const slowest = 2 * time.Second
 	for pause := 50 * time.Millisecond; over.Err() == nil; pause = min(2*pause, slowest) {
 		ctx, cancel := context.WithTimeout(over, 2*dialTimeout)
 		src, err := begin(ctx)

@@ -401,6 +401,9 @@ func (m *member) Close(ctx context.Context) error {
 	clear(m.delayed)
 	m.mu.Unlock()
 	errs := []error{drained, held.ReturnAll(ctx, all)}
+	if m.queue.bounded() {
+		late = nil // with the end of the channel they come to their places
+	}
 	for _, it := range late {
 		if err := it.giveBack(ctx, m, it.attempt); err != nil && !errors.Is(err, broker.ErrLapsed) {
 			errs = append(errs, err)

@@ -33,7 +33,9 @@ const (
 
 	dialTimeout = 5 * time.Second // of one host, until it has let us in
 	callTimeout = 3 * time.Second // of what nobody gave a time
-	heartbeat   = 10 * time.Second
+	// heartbeat is how often both sides show that they are there. We give a
+	// silent server up after three of them, it us after two.
+	heartbeat = 5 * time.Second
 )
 
 // Broker implements [broker.Broker], [broker.Durable], [broker.Queues],
