@@ -81,11 +81,9 @@ func (m *member) returnedBefore(id string, before int) int {
 	return times
 }
 
-const ack = "+ACK"
-
 // Ack implements [broker.Holding].
 func (h *holding) Ack(ctx context.Context) error {
-	return h.say(ctx, ack, true)
+	return h.say(ctx, "+ACK", true)
 }
 
 // Nack implements [broker.Holding].
@@ -130,9 +128,6 @@ func (h *holding) say(ctx context.Context, word string, last bool) error {
 	})
 	if err != nil {
 		return err
-	}
-	if word == ack && h.member.turn == nil {
-		h.member.acks.note(h.reply)
 	}
 	if last {
 		h.free()

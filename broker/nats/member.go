@@ -39,8 +39,6 @@ type member struct {
 	turn  *turn
 	slots chan struct{} // one for each message that is given out, when the prefetch bounds that
 
-	acks acks // of a queue that is not ordered
-
 	mu       sync.Mutex
 	wait     time.Duration // the queue's AckWait
 	inFlight int           // the queue's MaxInFlight
@@ -82,8 +80,6 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	m.worker.Go(m.tellSeen)
 	if m.turn != nil {
 		go m.turn.run()
-	} else {
-		m.worker.Go(m.repeatAcks)
 	}
 	return m, nil
 }
