@@ -21,6 +21,7 @@ type Held struct {
 
 	wait    time.Duration
 	holding Holding
+	fenced  Fenced // the holding, or nil
 
 	mu    sync.Mutex // held during calls of holding, so that they never overlap
 	ended error      // ErrSettled or ErrLapsed
@@ -50,10 +51,20 @@ type Holding interface {
 	Lapse()
 }
 
+// Fenced is a [Holding] of a member that may lose all it holds before its
+// AckWait is over, at a moment that its own clock tells.
+type Fenced interface {
+	Holding
+	// Ours tells that the message is still the member's: it is asked before
+	// anything is done with it. It does not block.
+	Ours() bool
+}
+
 // Hold makes a Held for a driver that has just received the message; wait is
 // the queue's AckWait.
 func Hold(s Stored, attempt int, wait time.Duration, h Holding) *Held {
 	held := &Held{Stored: s, Attempt: attempt, wait: wait, holding: h, until: time.Now().Add(wait)}
+	held.fenced, _ = h.(Fenced)
 	held.mu.Lock() // the timer may be quicker than its assignment
 	defer held.mu.Unlock()
 	held.timer = time.AfterFunc(wait, held.lapse)
@@ -84,6 +95,9 @@ func (h *Held) over() error {
 		h.ended = ErrLapsed
 		h.timer.Stop()
 		return ErrLapsed
+	case h.fenced != nil && !h.fenced.Ours():
+		h.lost.Store(true)
+		return h.over()
 	case !time.Now().Before(h.until): // a process that was stopped for a while gets here before its timers run
 		return ErrLapsed
 	}

@@ -122,6 +122,32 @@ func (l *ledger) missing() int {
 	return l.absent
 }
 
+// missed describes what has not come: for each queue and key the stretches of
+// messages, and when they were published.
+func (l *ledger) missed() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.Sorted(maps.Keys(l.published)) // a key's are neighbours, in order
+	const clock = "15:04:05.000"
+	var text strings.Builder
+	for queue, came := range l.came {
+		for i := 0; i < len(all); {
+			key, _, _ := strings.Cut(all[i], "/")
+			from := i
+			for i < len(all) && came[all[i]] == nil && strings.HasPrefix(all[i], key+"/") {
+				i++
+			}
+			if n := i - from; n > 0 {
+				fmt.Fprintf(&text, "\n%s: %d messages from %s (%s) to %s (%s)", queue, n,
+					all[from], l.published[all[from]].UTC().Format(clock), all[i-1], l.published[all[i-1]].UTC().Format(clock))
+			} else {
+				i++
+			}
+		}
+	}
+	return text.String()
+}
+
 // duplicates is how many deliveries were more than one.
 func (l *ledger) duplicates() (n int) {
 	l.mu.Lock()

@@ -106,10 +106,11 @@ func (p *puller) pull(ctx context.Context, address string) {
 			return
 		}
 		var frame struct {
-			ID   string `json:"Id"`
-			Body []byte
+			ID    string `json:"Id"`
+			Body  []byte
+			Error string
 		}
-		if json.Unmarshal(text, &frame) != nil || frame.ID == "" {
+		if json.Unmarshal(text, &frame) != nil || frame.Error != "" {
 			continue // an error frame: the message comes again
 		}
 		answer := map[string]string{"Ack": frame.ID}

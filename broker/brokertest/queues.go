@@ -236,7 +236,7 @@ func testPublishAll(s *suite) {
 		}
 	}
 	_ = a.Close()
-	for _, err := range bulk.PublishAll(s.ctx(), topic, ids[:2], all[:2]) {
+	for _, err := range bulk.PublishAll(s.ctx(), topic, ids[2:4], all[2:4]) {
 		if !errors.Is(err, broker.ErrClosed) {
 			s.Errorf("after Close: %v", err)
 		}

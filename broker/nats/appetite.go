@@ -1,11 +1,5 @@
 package nats
 
-import (
-	"strconv"
-
-	gonats "github.com/nats-io/nats.go"
-)
-
 // appetite bounds the bytes that a member holds and asks for. The server counts
 // the bytes of a request, but does not tell how many were left when it was
 // fulfilled: what is under way is known as an upper bound, and exactly when
@@ -59,26 +53,3 @@ func (a *appetite) take(size int) {
 }
 
 func (a *appetite) settle(size int) { a.held -= size }
-
-// rest notes what was left of a request that has ended: because it was fulfilled,
-// or the next message was too large for that.
-func (m *member) rest(h gonats.Header, tooLarge bool) {
-	messages, err := strconv.Atoi(h.Get("Nats-Pending-Messages"))
-	if err != nil {
-		m.fail(false)
-		return
-	}
-	bytes, err := strconv.Atoi(h.Get("Nats-Pending-Bytes"))
-	if err != nil {
-		m.fail(false)
-		return
-	}
-	m.mu.Lock()
-	m.asked = max(m.asked-messages, 0)
-	m.appetite.asked = max(m.appetite.asked-bytes, 0)
-	if tooLarge {
-		m.appetite.refused = max(m.appetite.refused, bytes)
-	}
-	m.mu.Unlock()
-	m.wake()
-}

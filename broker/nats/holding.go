@@ -24,6 +24,7 @@ type holding struct {
 	number uint64 // of the delivery, among those of the queue
 	size   int    // in bytes
 	slot   bool   // it has one of the member's
+	lost   bool   // forgotten, with all the member had
 
 	extended time.Time // while it is collected
 }
@@ -47,23 +48,37 @@ func (m *member) open(msg *gonats.Msg) (h *holding, attempt int, err error) {
 		},
 	}}
 	if meta.NumDelivered > 1 {
-		if h.returned, err = m.returnedBefore(h.stored.ID); err != nil {
-			return nil, 0, err
-		}
+		h.returned = m.returnedBefore(h.stored.ID, int(meta.NumDelivered)-1)
 	}
 	return h, max(int(meta.NumDelivered)-h.returned, 1), nil
 }
 
-// returnedBefore is how often a message was given back without counting.
-func (m *member) returnedBefore(id string) (int, error) {
+// returnedBefore is how often a message was given back without counting. When
+// that cannot be known it is all the times before: better one attempt too many
+// than a good message among the dead.
+func (m *member) returnedBefore(id string, before int) int {
+	m.mu.Lock()
+	wait, blind := m.wait, time.Now().Before(m.blind)
+	m.mu.Unlock()
+	if blind {
+		return before
+	}
 	// A member that leaves gives back what still comes, and so has to know, too.
-	ctx, cancel := context.WithTimeout(context.Background(), min(m.wait, leaveTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), min(wait/4, time.Second))
 	defer cancel()
 	value, _, err := m.broker.state(ctx, m.broker.returnedSubject(m.consumer, id))
-	if err != nil || value == "" {
-		return 0, err
+	times := 0
+	if err == nil && value != "" {
+		times, err = strconv.Atoi(value)
 	}
-	return strconv.Atoi(value)
+	if err != nil {
+		m.broker.o.Log.Warn("broker: the attempts at a message cannot be counted", "topic", m.topic, "queue", m.queue, "id", id, "error", err)
+		m.mu.Lock()
+		m.blind = time.Now().Add(time.Second) // others shall not wait for the same
+		m.mu.Unlock()
+		return before
+	}
+	return times
 }
 
 // Ack implements [broker.Holding].
@@ -91,6 +106,12 @@ func (h *holding) Extend(ctx context.Context) error { return h.say(ctx, "+WPI", 
 
 // Lapse implements [broker.Holding]: the server notices by itself.
 func (h *holding) Lapse() { h.free() }
+
+// Ours implements [broker.Fenced].
+func (h *holding) Ours() bool {
+	t := h.member.turn
+	return t == nil || t.ours()
+}
 
 func nak(delay time.Duration) string {
 	if delay <= 0 {
@@ -120,12 +141,11 @@ func (h *holding) free() {
 	m.mu.Lock()
 	if _, ok := m.holdings[h]; ok {
 		delete(m.holdings, h)
-		m.appetite.settle(h.size)
+		m.pull.appetite.settle(h.size)
 		m.giveSlot(h)
-		m.settled++
 	}
 	m.mu.Unlock()
-	if m.room() {
+	if m.wants() {
 		m.wake()
 	}
 }

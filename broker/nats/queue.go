@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -109,6 +108,7 @@ func (b *Broker) declareOnce(ctx context.Context, topic, queue string, o broker.
 	if err != nil {
 		return nil, err
 	}
+	b.o.Log.Info("a durable queue begins here: messages are kept for it from now on", "topic", topic, "queue", queue)
 	return created.CachedInfo(), nil
 }
 
@@ -146,28 +146,4 @@ func (b *Broker) PublishOnce(ctx context.Context, topic, id string, m broker.Mes
 	}
 	b.published.add(topic, id)
 	return nil
-}
-
-// What a member says of itself, every seenEvery.
-const (
-	memberHere = "here"
-	memberGone = "gone"
-)
-
-// lastSeen is when a member of the queue was there, and whether one is now. A
-// member that holds all it may asks for nothing, but says that it is there.
-func (b *Broker) lastSeen(ctx context.Context, info *jetstream.ConsumerInfo) (seen time.Time, here bool, err error) {
-	if info.NumWaiting > 0 {
-		return time.Now(), true, nil
-	}
-	said, seen, err := b.state(ctx, b.seenSubject(info.Name))
-	if said == memberHere && time.Since(seen) < 2*seenEvery {
-		return time.Now(), true, err
-	}
-	for _, other := range []*time.Time{info.Delivered.Last, info.AckFloor.Last} {
-		if other != nil && other.After(seen) {
-			seen = *other
-		}
-	}
-	return seen, false, err
 }

@@ -1,20 +1,18 @@
 package nats
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	gonats "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engine/link"
 )
 
@@ -34,14 +32,22 @@ type turn struct {
 
 	// What follows is run's alone.
 	rev   uint64    // of our word while we have the turn; 0 while not
-	until time.Time // when others may take it from us
 	other uint64    // the last word of another …
 	since time.Time // … and when we saw it first
+
+	until atomic.Pointer[time.Time] // when others may take it from us; nil while we have it not
 }
 
 // lease is how long a word counts: no longer than a message is waited for.
 func lease(ackWait time.Duration) time.Duration {
-	return min(max(ackWait, 2*time.Second), 10*time.Second)
+	return min(max(ackWait, 2*time.Second), 5*time.Second)
+}
+
+// ours tells that nobody else can have the turn. It asks the clock, for a process
+// that was stopped for a while does so before it is told anything.
+func (t *turn) ours() bool {
+	until := t.until.Load()
+	return until != nil && time.Now().Before(*until)
 }
 
 func (m *member) newTurn() *turn {
@@ -70,10 +76,10 @@ func (t *turn) run() {
 		length := lease(t.member.ackWait())
 		if t.rev != 0 {
 			t.renew(length)
+			t.wait(length / 4)
 		} else {
-			t.claim(length)
+			t.wait(t.claim(length))
 		}
-		t.wait(length / 4)
 	}
 	if t.rev != 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -105,16 +111,24 @@ func (t *turn) wait(d time.Duration) {
 // renew says that we are still there.
 func (t *turn) renew(length time.Duration) {
 	start := time.Now()
-	ctx, cancel := context.WithDeadline(t.over, earlier(t.until, start.Add(length/4)))
+	until := *t.until.Load()
+	ctx, cancel := context.WithDeadline(t.over, earlier(until, start.Add(length/4)))
 	defer cancel()
 	rev, err := t.say(ctx, t.word(length), t.rev)
 	switch {
+	case !time.Now().Before(until), wrongSequence(err):
+		if t.over.Err() == nil {
+			t.lose()
+		}
 	case err == nil:
-		t.rev, t.until = rev, start.Add(length)
-	case t.over.Err() != nil:
-	case wrongSequence(err) || !time.Now().Before(t.until):
-		t.lose()
+		t.have(rev, start.Add(length))
 	}
+}
+
+// have notes our word.
+func (t *turn) have(rev uint64, until time.Time) {
+	t.rev = rev
+	t.until.Store(&until)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -127,34 +141,36 @@ func earlier(a, b time.Time) time.Time {
 // lose ends the turn: what the member has is not its own any more.
 func (t *turn) lose() {
 	t.rev = 0
+	t.until.Store(nil)
 	t.member.broker.o.Log.Info("another may have the messages of the ordered queue now", "topic", t.member.topic, "queue", t.member.queue)
 	t.member.lose()
 }
 
-// claim takes the turn when nobody has it.
-func (t *turn) claim(length time.Duration) {
+// claim takes the turn when nobody has it, and returns when to look again.
+func (t *turn) claim(length time.Duration) time.Duration {
+	again := length / 4
 	ctx, cancel := context.WithTimeout(t.over, length/2)
 	defer cancel()
 	word, rev, err := t.read(ctx)
 	if err != nil {
-		return
+		return again
 	}
 	name, promised := parseWord(word)
-	passedOn := word == ""
 	if name != "" && name != t.name {
 		if rev != t.other {
 			t.other, t.since = rev, time.Now()
 		}
-		if time.Since(t.since) < promised+promised/4 {
-			return
+		if rest := promised + promised/4 - time.Since(t.since); rest > 0 {
+			return min(rest, again)
 		}
 	}
 	start := time.Now()
 	if rev, err = t.say(ctx, t.word(length), rev); err != nil {
-		return // another was quicker, or it is found to be ours
+		return again // another was quicker, or it is found to be ours
 	}
-	t.rev, t.until = rev, start.Add(length)
-	t.member.begin(passedOn)
+	t.have(rev, start.Add(length))
+	t.member.begin()
+	return again
 }
 
 // word is what the one says who has the turn: a name, and how long that counts.
@@ -212,247 +228,6 @@ func (t *turn) read(ctx context.Context) (word string, rev uint64, err error) {
 func wrongSequence(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
-}
-
-// fenced is how long a member of an ordered queue may hold a message: less than
-// the server waits, so that no word of it arrives when the message is with
-// another, who could not tell then that the server has given him all.
-func fenced(wait time.Duration) time.Duration { return wait - wait/5 }
-
-// begin is called when the member has the turn. It was passed on by the member
-// before, or that is gone, and may have said something late.
-func (m *member) begin(passedOn bool) {
-	m.mu.Lock()
-	m.active, m.broken = true, true
-	m.doubtful = time.Time{}
-	if !passedOn {
-		m.doubtful = time.Now().Add(m.wait)
-	}
-	m.mu.Unlock()
-	m.wake()
-}
-
-// lose is called when it has it no more.
-func (m *member) lose() {
-	m.mu.Lock()
-	m.active, m.broken = false, true
-	m.mu.Unlock()
-	m.drop()
-	m.forget()
-}
-
-// forget is called when what the member has is not its own any more.
-func (m *member) forget() {
-	m.mu.Lock()
-	m.collected = nil
-	lost := make([]*broker.Held, 0, len(m.holdings))
-	for h := range m.holdings {
-		lost = append(lost, h.held)
-		m.giveSlot(h)
-	}
-	clear(m.holdings)
-	m.appetite.held = 0
-	m.mu.Unlock()
-	for _, h := range lost {
-		h.Lose()
-	}
-	select {
-	case m.ready <- nil: // Receive says so, after what is in front of it and has lapsed
-	case <-m.ended.Done():
-	}
-}
-
-// A member that begins, or whose connection broke, does not know yet what the
-// server has given to somebody else, or to nobody: that comes again when its
-// time is over, and later messages must not overtake it. Until all that is not
-// acknowledged is here, what comes is collected.
-
-// collectFor is how much longer than AckWait that may take; then there are
-// only messages left whose Nack had a delay.
-const collectFor = 5 * time.Second
-
-// arrived notes a delivery of an ordered queue and reports that it was
-// collected. A number that does not follow tells that one got lost. m.mu is
-// held.
-func (m *member) arrived(h *holding) bool {
-	if h.number != m.next && m.next != 0 && !m.collecting {
-		m.collect()
-	}
-	m.next = h.number + 1
-	if m.collecting {
-		h.extended = time.Now()
-		m.collected = append(m.collected, h)
-	}
-	return m.collecting
-}
-
-// collect begins to collect. m.mu is held.
-func (m *member) collect() {
-	m.collecting, m.began, m.missing, m.early = true, time.Now(), 0, false
-}
-
-// wantMissing is want while the member collects: what was given back is there
-// at once, the rest comes only when its time is over, and before what is new.
-// m.mu is held.
-func (m *member) wantMissing() (batch, most int) {
-	switch {
-	case m.missing <= 0 || m.asked > 0:
-		return 0, 0
-	case time.Since(m.began) > m.wait:
-		return m.missing, 0
-	case m.early:
-		return 0, 0
-	}
-	m.early = true
-	return m.missing, m.appetite.budget
-}
-
-// complete ends collecting when the server has given nothing to anybody else,
-// and reports false when that is not so yet.
-func (m *member) complete() bool {
-	m.mu.Lock()
-	collecting, settled, here := m.collecting, m.settled, m.distinct()
-	m.mu.Unlock()
-	if !collecting {
-		return true
-	}
-	m.extendCollected()
-	ctx, cancel := context.WithTimeout(m.ended, leaveTimeout)
-	defer cancel()
-	info, err := link.Again(ctx, m.broker.link, func(ctx context.Context) (*jetstream.ConsumerInfo, error) {
-		consumer, err := m.broker.js.Consumer(ctx, m.broker.o.Stream, m.consumer)
-		if err != nil {
-			return nil, err
-		}
-		return consumer.CachedInfo(), nil
-	})
-	if err != nil {
-		m.broker.o.Log.Debug("broker: look at an ordered queue", "topic", m.topic, "queue", m.queue, "error", err)
-		return false
-	}
-	m.mu.Lock()
-	m.missing = info.NumAckPending - here
-	late := time.Since(m.began) > m.wait+m.wait/4+collectFor
-	all := info.NumAckPending == here && m.settled == settled && (here == 0 || time.Now().After(m.doubtful))
-	m.mu.Unlock()
-	switch {
-	case all:
-	case late:
-		m.broker.o.Log.Warn("messages of an ordered queue do not come: those behind them go on", "topic", m.topic, "queue", m.queue, "missing", info.NumAckPending-here)
-	default:
-		if err := m.ask(); err != nil {
-			m.broker.o.Log.Debug("broker: ask for messages", "topic", m.topic, "queue", m.queue, "error", err)
-		}
-		return false
-	}
-	m.giveOut()
-	m.wake()
-	return true
-}
-
-// extendCollected keeps what is collected, which nobody else can.
-func (m *member) extendCollected() {
-	m.mu.Lock()
-	every := m.wait / 4
-	var old []*broker.Held
-	for _, h := range m.collected {
-		if time.Since(h.extended) > every {
-			h.extended = time.Now()
-			old = append(old, h.held)
-		}
-	}
-	m.mu.Unlock()
-	ctx, cancel := context.WithTimeout(m.ended, every)
-	defer cancel()
-	for _, h := range old {
-		if err := h.Extend(ctx); err != nil {
-			m.broker.o.Log.Debug("broker: keep a message", "topic", m.topic, "queue", m.queue, "error", err)
-		}
-	}
-}
-
-// distinct is how many messages are here. m.mu is held.
-func (m *member) distinct() int {
-	if len(m.holdings) < 2 {
-		return len(m.holdings)
-	}
-	seen := make(map[uint64]struct{}, len(m.holdings))
-	for h := range m.holdings {
-		seen[h.seq] = struct{}{}
-	}
-	return len(seen)
-}
-
-// giveOut gives out what was collected, in order, and ends collecting.
-func (m *member) giveOut() {
-	for {
-		m.mu.Lock()
-		collected := m.collected
-		m.collected = nil
-		if len(collected) == 0 || !m.collecting {
-			m.collecting = false
-			m.mu.Unlock()
-			return
-		}
-		m.mu.Unlock()
-		slices.SortFunc(collected, func(a, b *holding) int { return cmp.Compare(a.seq, b.seq) })
-		for _, h := range collected {
-			select {
-			case m.ready <- h:
-			case <-m.ended.Done(): // leave returns it
-			}
-		}
-	}
-}
-
-// limit is how many messages the member may have, given out or not.
-func (m *member) limit() int {
-	if m.turn != nil {
-		return m.inFlight
-	}
-	return m.o.Prefetch
-}
-
-// takeSlot waits until a message may be given out: a member of an ordered queue
-// may have more than its prefetch.
-func (m *member) takeSlot(ctx context.Context) error {
-	if m.slots == nil {
-		return nil
-	}
-	select {
-	case m.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-m.ended.Done():
-		return broker.ErrClosed
-	}
-}
-
-// freeSlot is for a slot that no message has.
-func (m *member) freeSlot() {
-	if m.slots != nil {
-		<-m.slots
-	}
-}
-
-// give notes that a message has a slot, unless it is lost already.
-func (m *member) give(h *holding) bool {
-	if m.slots == nil {
-		return h.held.Fresh()
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	_, h.slot = m.holdings[h]
-	return h.slot
-}
-
-// giveSlot ends what give began. m.mu is held.
-func (m *member) giveSlot(h *holding) {
-	if h.slot {
-		h.slot = false
-		<-m.slots
-	}
 }
 
 // turnSubject is where the one speaks who has an ordered queue's turn.

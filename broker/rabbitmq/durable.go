@@ -77,7 +77,7 @@ type durableQueue struct {
 }
 
 // bounded tells that one member at a time gets messages.
-func (d durableQueue) bounded() bool { return d.options.MaxInFlight > 0 }
+func (q durableQueue) bounded() bool { return q.options.MaxInFlight > 0 }
 
 // make declares and binds it; it may be there.
 func (b *Broker) make(ctx context.Context, d *durableQueue) (err error) {

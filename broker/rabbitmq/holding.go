@@ -49,12 +49,16 @@ func newItem(in *intake, d amqp.Delivery) *item {
 	return it
 }
 
+// unnamed begins the IDs of messages that have none: those with the same body
+// have the same.
+const unnamed = "unnamed-"
+
 // readStored reads a message of a durable queue.
 func readStored(d amqp.Delivery) broker.Stored {
 	s := broker.Stored{Delivery: decode(d), ID: d.MessageId, At: d.Timestamp}
 	if s.ID == "" { // of a foreign publisher
 		sum := sha256.Sum256(d.Body)
-		s.ID = hex.EncodeToString(sum[:16])
+		s.ID = unnamed + hex.EncodeToString(sum[:16])
 	}
 	if s.At.IsZero() {
 		s.At = time.Now()
@@ -119,6 +123,22 @@ func (it *item) store(ctx context.Context, m *member, attempt int) error {
 	})
 }
 
+// arrive offers a message that the server has delivered, or acknowledges it
+// when it repeats another one.
+func (m *member) arrive(it *item) {
+	if !m.broker.repeats.has(m.queue.name, it) {
+		m.offer(it, 0)
+		return
+	}
+	m.done.Go(func() {
+		ctx, cancel := context.WithTimeout(m.over, callTimeout)
+		defer cancel()
+		// What fails comes again.
+		_ = it.tell(ctx, func() error { return it.delivery.Ack(false) })
+		signal(m.retune)
+	})
+}
+
 // offer puts the message into ready, to be given out; attempt 0 is the one
 // that it came with. What comes to a drained member goes back.
 func (m *member) offer(it *item, attempt int) {
@@ -144,7 +164,7 @@ func (m *member) enter(it *item, attempt int) {
 	}
 	held := broker.Hold(it.stored, attempt, m.queue.options.AckWait, h)
 	m.held[h] = held
-	m.ready = append(m.ready, held)
+	m.ready.Add(held)
 	signal(m.awake)
 }
 
@@ -165,12 +185,7 @@ func (m *member) leave(h *holding) {
 		return
 	}
 	delete(m.held, h)
-	for i, other := range m.ready {
-		if other == held {
-			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
-			break
-		}
-	}
+	m.ready.Drop(held)
 }
 
 // again gives the message out again, in the place of what it was.
@@ -262,10 +277,7 @@ func (h *holding) Lapse() {
 	m := h.member
 	m.mu.Lock()
 	held, ok := m.held[h]
-	given := ok
-	for _, waiting := range m.ready {
-		given = given && waiting != held
-	}
+	given := ok && !m.ready.Has(held)
 	m.mu.Unlock()
 	if !ok {
 		return

@@ -40,23 +40,26 @@ type member struct {
 	done          sync.WaitGroup
 
 	mu      sync.Mutex
-	ready   []*broker.Held // here, and not yet given out
+	ready   held.Ready
 	held    map[*holding]*broker.Held
 	delayed map[*item]struct{}
 	bytes   int     // of the bodies of delayed
 	intake  *intake // of now
-	lost    bool    // the turn of a queue with MaxInFlight was lost, and Receive has not said so yet
 }
 
 // intake is a channel that a member receives over. What came over it is lost
 // to the member when it ends, and comes again.
 type intake struct {
 	source
-	closed  <-chan *amqp.Error // closed with it
-	over    context.Context    // ended with the channel
-	end     context.CancelFunc
-	request *request // of now
+	closed   <-chan *amqp.Error // closed with it
+	over     context.Context    // ended with the channel
+	end      context.CancelFunc
+	request  *request     // of now
+	consumer atomic.Int32 // its number, or replacing
 }
+
+// replacing is the number of a consumer that another one takes the place of.
+const replacing = -1
 
 // request is what a consumer asks for: the server gives it messages until as
 // many are not settled as there is room for.
@@ -97,13 +100,21 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 	return m, nil
 }
 
-// consume begins to receive, and declares the queue again: somebody may have
-// deleted it.
-func (m *member) consume(ctx context.Context) (source, error) {
-	q := m.queue
-	if err := m.broker.make(ctx, &q); err != nil {
+// rejoin is consume for a queue that somebody may have deleted: it is declared
+// again, under its lock, so that nobody sees it before it gets messages.
+func (m *member) rejoin(ctx context.Context) (source, error) {
+	err := m.broker.locked(ctx, m.queue.name, func(*amqp.Channel) error {
+		q := m.queue
+		return m.broker.make(ctx, &q)
+	})
+	if err != nil {
 		return source{}, err
 	}
+	return m.consume(ctx)
+}
+
+// consume begins to receive.
+func (m *member) consume(ctx context.Context) (source, error) {
 	_, ch, err := m.broker.consuming.channel(ctx)
 	if err != nil {
 		return source{}, err
@@ -134,6 +145,7 @@ func (m *member) take(src source) {
 	m.mu.Lock()
 	m.intake = in
 	m.mu.Unlock()
+	m.done.Go(func() { m.attend(in) })
 }
 
 // run runs until the member is closed.
@@ -146,7 +158,7 @@ func (m *member) run() {
 		if m.drained.Err() != nil {
 			return
 		}
-		src, ok := again(m.drained, m.broker, m.consume)
+		src, ok := again(m.drained, m.broker, m.rejoin)
 		if !ok {
 			return
 		}
@@ -202,7 +214,7 @@ func (m *member) receive(in *intake) {
 		case d, ok := <-in.deliveries:
 			switch {
 			case ok:
-				m.offer(in.item(d), 0)
+				m.arrive(in.item(d))
 			case m.drained.Err() == nil: // the queue was deleted
 				return
 			default: // we have cancelled the consumer, and settle what we have
@@ -230,11 +242,13 @@ func (m *member) starving() bool {
 // quorum queue does not let it have more. What that has stays ours. It returns
 // false when the channel has gone.
 func (m *member) askAgain(in *intake, n int) bool {
+	in.consumer.Store(replacing)
+	defer in.consumer.Store(int32(n)) //nolint:gosec // it does not come that far
 	if _, err := bound.Call(m.over, func() (any, error) { return nil, in.channel.Cancel(in.tag, false) }); err != nil {
 		return false
 	}
 	for d := range in.deliveries { // there may be some: what it had settled
-		m.offer(in.item(d), 0)
+		m.arrive(in.item(d))
 	}
 	m.mu.Lock()
 	room := max(m.prefetch-len(m.held), 1)
@@ -270,7 +284,7 @@ func (m *member) quit(in *intake) {
 func (m *member) idle() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == len(m.ready)
+	return m.drained.Err() != nil && m.queue.bounded() && len(m.held) == m.ready.Len()
 }
 
 // lose forgets what came over a channel that has ended. With it goes the turn
@@ -279,8 +293,9 @@ func (m *member) lose(in *intake) {
 	in.end()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ready.Clear()
 	if m.queue.bounded() && m.drained.Err() == nil {
-		m.lost = true
+		m.ready.Lose()
 		for _, held := range m.held {
 			held.Lose()
 		}
@@ -292,7 +307,6 @@ func (m *member) lose(in *intake) {
 	clear(m.delayed)
 	m.bytes = 0
 	clear(m.held)
-	m.ready = nil
 }
 
 // Receive implements [broker.Member].
@@ -319,19 +333,11 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.lost:
-		m.lost = false
-		return nil, broker.ErrLapsed
-	case len(m.ready) == 0:
-		return nil, nil
-	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	if len(m.ready) > 0 {
+	held, err := m.ready.Take()
+	if m.ready.Len() > 0 {
 		signal(m.awake) // for another one who waits
 	}
-	return held, nil
+	return held, err
 }
 
 func signal(c chan<- struct{}) {
@@ -345,12 +351,10 @@ func signal(c chan<- struct{}) {
 func (m *member) Next() (*broker.Held, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+	if m.drained.Err() != nil {
 		return nil, false
 	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	return held, true
+	return m.ready.Next()
 }
 
 var _ broker.Eager = (*member)(nil)
@@ -361,11 +365,11 @@ var _ broker.Eager = (*member)(nil)
 func (m *member) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drain()
-	in, waiting := m.intake, m.ready
+	in := m.intake
 	tag := in.tag
-	m.ready = nil
-	if m.queue.bounded() {
-		m.ready = waiting
+	var waiting []*broker.Held
+	if !m.queue.bounded() {
+		waiting = m.ready.Clear()
 	}
 	m.mu.Unlock()
 	if m.queue.bounded() {

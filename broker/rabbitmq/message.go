@@ -17,6 +17,7 @@ import (
 const (
 	prefix      = "micro:"
 	topicHeader = prefix + "topic" // the topic of a message whose key does not tell
+	onceHeader  = prefix + "once"  // the ID that it is published with once
 
 	maxName   = 255       // bytes of a key, a name of a queue or of a header
 	maxHeader = 100 << 10 // bytes of a header, all of which is in one frame, of at most 128 KiB

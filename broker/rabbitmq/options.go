@@ -48,26 +48,18 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 	if err != nil {
 		return err
 	}
+	if known && !exists { // what is left of one that is gone
+		known = false
+		if _, err := bound.Call(ctx, func() (int, error) { return ch.QueueDelete(q.optionsName(), false, false, false) }); err != nil {
+			return err
+		}
+	}
 	fresh, err := bound.Call(ctx, func() (fresh bool, err error) {
-		var old broker.QueueOptions
-		var last *amqp.Delivery
-		switch {
-		case known && exists:
-			old, last, err = q.readOptions(ch)
-		case known: // what is left of one that is gone
-			_, err = ch.QueueDelete(q.optionsName(), false, false, false)
+		if known {
+			return b.amend(ctx, ch, q, o)
 		}
-		if err != nil {
-			return false, err
-		}
-		q.options = merge(old, o)
-		if last != nil && (q.bounded() != (old.MaxInFlight > 0) || q.options.Expires != old.Expires) {
-			return false, fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
-		}
-		if last == nil || q.options != old {
-			return last == nil, b.writeOptions(ctx, *q, last)
-		}
-		return false, nil
+		q.options = merge(broker.QueueOptions{}, o)
+		return true, b.writeOptions(ctx, *q)
 	})
 	if err != nil {
 		return err
@@ -76,6 +68,26 @@ func (b *Broker) agree(ctx context.Context, q *durableQueue, o broker.QueueOptio
 		return err
 	}
 	return b.enroll(ctx, q.topic, q.label)
+}
+
+// amend is agree for a queue that has its options, unless they were lost.
+func (b *Broker) amend(ctx context.Context, ch *amqp.Channel, q *durableQueue, o broker.QueueOptions) (lost bool, err error) {
+	old, err := q.readOptions(ch)
+	if err != nil {
+		return false, err
+	}
+	lost = len(old.taking) == 0
+	q.options = merge(old.options, o)
+	switch {
+	case !lost && (q.bounded() != (old.options.MaxInFlight > 0) || q.options.Expires != old.options.Expires):
+		err = fmt.Errorf("RabbitMQ cannot change Expires, nor whether MaxInFlight is bounded, of a queue that is there: it has to be deleted before (%s): %w", q.name, errors.ErrUnsupported)
+	case lost || q.options != old.options:
+		if err = b.writeOptions(ctx, *q); err == nil && !lost {
+			err = old.last.Ack(true)
+			old.taking = nil
+		}
+	}
+	return lost, errors.Join(err, old.giveBack(ch, q.optionsName()))
 }
 
 // lock returns the only channel of all that has the name's lock, and what
@@ -114,17 +126,23 @@ func (b *Broker) lock(ctx context.Context, name string) (*amqp.Channel, func(), 
 
 // exists tells whether the server has a queue.
 func (b *Broker) exists(ctx context.Context, name string) (bool, error) {
+	_, there, err := b.inspect(ctx, name)
+	return there, err
+}
+
+// inspect returns how a queue is, and whether the server has it.
+func (b *Broker) inspect(ctx context.Context, name string) (state amqp.Queue, there bool, err error) {
 	_, ch, err := b.consuming.channel(ctx)
 	if err != nil {
-		return false, err
+		return state, false, err
 	}
 	defer func() { go func() { _ = ch.Close() }() }() // its answer is of no interest
-	_, err = bound.Call(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
+	state, err = bound.Call(ctx, func() (amqp.Queue, error) { return ch.QueueDeclarePassive(name, true, false, false, false, nil) })
 	// A classic queue is also not found while its node is away.
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound && strings.Contains(e.Reason, "no queue ") {
-		return false, nil
+		return state, false, nil
 	}
-	return err == nil, err
+	return state, err == nil, err
 }
 
 // options is how they are written, times in ms.
@@ -142,30 +160,44 @@ func (b *Broker) declareOptions(ctx context.Context, d durableQueue) error {
 	return err
 }
 
-func (d durableQueue) optionsName() string { return "micro.options" + d.name[len(durableKind):] }
+func (q durableQueue) optionsName() string { return "micro.options" + q.name[len(durableKind):] }
 
-// readOptions returns what was written last and its message, nil for none. The
-// message comes back to its queue with the end of the channel.
-func (d durableQueue) readOptions(ch *amqp.Channel) (o broker.QueueOptions, last *amqp.Delivery, err error) {
+// written is what a queue of options holds: one message, or several when
+// somebody was killed between writing and acknowledging.
+type written struct {
+	taking
+	options broker.QueueOptions // of the last
+	last    amqp.Delivery
+}
+
+// readOptions takes what was written. The caller gives it back, or acknowledges
+// it when there is something newer.
+func (q durableQueue) readOptions(ch *amqp.Channel) (w written, err error) {
+	// Who looked before may have been killed: then it is back in a moment.
+	if err := await(ch, q.optionsName(), 1); err != nil {
+		return w, err
+	}
 	for {
-		m, ok, err := ch.Get(d.optionsName(), false)
+		m, ok, err := ch.Get(q.optionsName(), false)
 		if err != nil || !ok {
-			return o, last, err
+			return w, err // an error ends the channel
 		}
+		w.taking = append(w.taking, m.DeliveryTag)
+		w.last = m
 		var read options
 		if err := json.Unmarshal(m.Body, &read); err != nil {
-			return o, nil, fmt.Errorf("queue %s holds what is none of ours: %w", d.optionsName(), err)
+			err = fmt.Errorf("queue %s holds what is none of ours: %w", q.optionsName(), err)
+			return w, errors.Join(err, w.giveBack(ch, q.optionsName()))
 		}
-		o = broker.QueueOptions{
+		w.options = broker.QueueOptions{
 			AckWait: time.Duration(read.AckWait) * time.Millisecond, MaxInFlight: int(read.MaxInFlight),
 			Expires: time.Duration(read.Expires) * time.Millisecond,
 		}
-		last = &m
 	}
 }
 
-// writeOptions replaces what was written before.
-func (b *Broker) writeOptions(ctx context.Context, q durableQueue, last *amqp.Delivery) error {
+// writeOptions writes them behind what was written before.
+func (b *Broker) writeOptions(ctx context.Context, q durableQueue) error {
 	if err := b.declareOptions(ctx, q); err != nil {
 		return err
 	}
@@ -173,11 +205,5 @@ func (b *Broker) writeOptions(ctx context.Context, q durableQueue, last *amqp.De
 	if err != nil {
 		return err
 	}
-	if err := b.publisher.send(ctx, "", q.optionsName(), amqp.Publishing{Body: text, DeliveryMode: amqp.Persistent}); err != nil {
-		return err
-	}
-	if last == nil {
-		return nil
-	}
-	return last.Ack(true)
+	return b.publisher.send(ctx, "", q.optionsName(), amqp.Publishing{Body: text, DeliveryMode: amqp.Persistent})
 }

@@ -57,50 +57,98 @@ const grace = time.Second
 
 var errLost = errors.New("the connection broke before the server had answered")
 
-// publish publishes to the topics.
-func (p *publisher) publish(ctx context.Context, key string, m amqp.Publishing) error {
-	return p.send(ctx, p.exchange, key, m)
-}
-
 // send returns nil when the server has confirmed.
 func (p *publisher) send(ctx context.Context, exchange, key string, m amqp.Publishing) error {
+	return p.carry(ctx, newSent(), exchange, key, m)
+}
+
+// sent is a message on its way to the server. Several may wait for it.
+type sent struct {
+	off     chan struct{} // closed when the message has been sent, or not
+	err     error         // why not
+	conn    *connection
+	channel *amqp.Channel
+	confirm *amqp.DeferredConfirmation
+}
+
+func newSent() *sent { return &sent{off: make(chan struct{})} }
+
+// carry sends the message that s is, and waits for it. When ctx ends before it
+// has been sent that may go on, and s knows when it is done.
+func (p *publisher) carry(ctx context.Context, s *sent, exchange, key string, m amqp.Publishing) error {
 	conn, ch, err := p.ready(ctx)
-	if err != nil {
+	if err == nil {
+		if _, reason := conn.full(); reason != "" {
+			err = fmt.Errorf("%w: %s", broker.ErrFull, reason)
+		}
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if s.conn, s.channel = conn, ch; err != nil {
+		s.err = err
+		close(s.off)
 		return err
 	}
-	if _, reason := conn.full(); reason != "" {
-		return fmt.Errorf("%w: %s", broker.ErrFull, reason)
-	}
-	confirm, err := bound.Call(ctx, func() (*amqp.DeferredConfirmation, error) {
-		return ch.PublishWithDeferredConfirm(exchange, key, false, false, m)
-	})
-	if err != nil {
-		return err
-	}
-	full, _ := conn.full()
+	go func() { // it may block, and knows no contexts
+		defer close(s.off)
+		s.confirm, s.err = ch.PublishWithDeferredConfirm(exchange, key, false, false, m)
+	}()
+	return s.wait(ctx)
+}
+
+// wait returns nil when the server has confirmed.
+func (s *sent) wait(ctx context.Context) error {
 	select {
-	case <-confirm.Done():
+	case <-s.off:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.err != nil {
+		return s.err
+	}
+	full, _ := s.conn.full()
+	select {
+	case <-s.confirm.Done():
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-full:
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
 		select {
-		case <-confirm.Done():
+		case <-s.confirm.Done():
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			_, reason := conn.full()
+			_, reason := s.conn.full()
 			return fmt.Errorf("%w: %s", broker.ErrFull, reason)
 		}
 	}
 	switch {
-	case confirm.Acked():
+	case s.confirm.Acked():
 		return nil
-	case ch.IsClosed() || conn.IsClosed():
+	case s.channel.IsClosed() || s.conn.IsClosed():
 		return errLost
 	}
 	return fmt.Errorf("%w: the server has refused the message", broker.ErrFull)
+}
+
+// state tells whether the server has confirmed, and whether it may yet do so.
+func (s *sent) state() (stored, open bool) {
+	select {
+	case <-s.off:
+	default:
+		return false, true
+	}
+	if s.err != nil {
+		return false, false
+	}
+	select {
+	case <-s.confirm.Done():
+		return s.confirm.Acked(), false
+	default:
+		return false, true
+	}
 }
 
 // ping asks the server something.

@@ -65,12 +65,14 @@ func (l *looked) ack() error {
 	return l.Ack(false)
 }
 
-// look takes messages of a queue one after the other until there are no more,
-// or see says that it is enough, and gives back what see has not acknowledged.
+// look takes the messages of a queue one after the other and shows them to see
+// until that says that it is enough, and gives back what see has not
+// acknowledged. It takes them all: what is given back comes behind the others in
+// a quorum queue, so that only all of them stay in order.
 func look(ch *amqp.Channel, name string, see func(d *looked) (enough bool, err error)) error {
-	var last uint64
+	var t taking
 	var seen error
-	for range maxLook {
+	for enough := false; len(t) < maxLook; {
 		d, ok, err := ch.Get(name, false)
 		if err != nil {
 			return err // with the channel all goes back
@@ -79,24 +81,52 @@ func look(ch *amqp.Channel, name string, see func(d *looked) (enough bool, err e
 			break
 		}
 		one := &looked{Delivery: d}
-		var enough bool
-		enough, seen = see(one)
+		if !enough {
+			enough, seen = see(one)
+			enough = enough || seen != nil
+		}
 		if !one.acked {
-			last = d.DeliveryTag
-		}
-		if enough || seen != nil {
-			break
+			t = append(t, d.DeliveryTag)
 		}
 	}
-	if last == 0 {
-		return seen
+	return errors.Join(seen, t.giveBack(ch, name))
+}
+
+// taking are the deliveries of a channel that took them to look at them.
+type taking []uint64
+
+// giveBack gives them back to their queue. It has them a moment later, and until
+// then seems to be empty; that is waited for.
+func (t taking) giveBack(ch *amqp.Channel, name string) error {
+	if len(t) == 0 {
+		return nil
 	}
-	if err := ch.Nack(last, true, true); err != nil {
+	state, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+	if err != nil {
 		return err
 	}
-	// The queue has them again before it answers.
-	_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
-	return errors.Join(seen, err)
+	for _, tag := range t {
+		if err := ch.Reject(tag, true); err != nil {
+			return err
+		}
+	}
+	return await(ch, name, state.Messages+len(t))
+}
+
+// settleTime is how long a queue is waited for that has yet to take back what
+// was given back to it. When it has members these may be quicker.
+const settleTime = time.Second
+
+// await returns when so many messages wait in a queue, or the time is over.
+func await(ch *amqp.Channel, name string, want int) error {
+	deadline := time.Now().Add(settleTime)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		state, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		if err != nil || state.Messages >= want || time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(pause)
+	}
 }
 
 // declareIndex makes sure that the index is there.
@@ -190,9 +220,14 @@ func (b *Broker) Queue(ctx context.Context, topic, queue string) (broker.QueueIn
 		}
 		var o broker.QueueOptions
 		if known {
-			if o, _, err = q.readOptions(ch); err != nil {
+			w, err := q.readOptions(ch)
+			if err != nil {
 				return err
 			}
+			if err := w.giveBack(ch, q.optionsName()); err != nil {
+				return absent(err)
+			}
+			o = w.options
 		}
 		o = merge(o, broker.QueueOptions{})
 		state, err := ch.QueueDeclarePassive(q.name, true, false, false, false, nil)

@@ -37,7 +37,7 @@ const (
 )
 
 // Broker implements [broker.Broker], [broker.Durable], [broker.Queues],
-// [broker.Wildcards] and [broker.Pinger].
+// [broker.Deduplicator], [broker.Wildcards] and [broker.Pinger].
 // It is safe for concurrent use.
 type Broker struct {
 	address address
@@ -49,6 +49,9 @@ type Broker struct {
 	declaring chan struct{} // held by the one who has a lock, see options.go
 
 	open openset.Set
+
+	once    once    // what was published with an ID
+	repeats repeats // what members have had of that
 
 	mu    sync.Mutex
 	known map[string]durableQueue // by name, what was declared lately
@@ -132,20 +135,25 @@ func (a address) durable() string { return a.exchange + ".durable" }
 // Publish implements [broker.Broker]. When the connection breaks or the server
 // runs full before it has answered, the message may have been taken.
 func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) error {
-	switch {
-	case topic == "":
-		return errors.New("publish: the topic is empty")
-	case b.open.Closed():
-		return broker.ErrClosed
+	key, p, err := b.encode(topic, m)
+	if err == nil {
+		err = b.publisher.send(ctx, b.publisher.exchange, key, p)
 	}
-	key, p, err := encode(topic, m)
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	if err := b.publisher.publish(ctx, key, p); err != nil {
-		return fmt.Errorf("publish: %w", err)
-	}
 	return nil
+}
+
+// encode makes a message, if there is something to publish.
+func (b *Broker) encode(topic string, m broker.Message) (key string, p amqp.Publishing, err error) {
+	switch {
+	case topic == "":
+		return "", p, errors.New("the topic is empty")
+	case b.open.Closed():
+		return "", p, broker.ErrClosed
+	}
+	return encode(topic, m)
 }
 
 // Ping implements [broker.Pinger].

@@ -48,8 +48,13 @@ func TestBroker(t *testing.T) {
 }
 
 func TestDurable(t *testing.T) {
-	server := testserver.RabbitMQ(t)
-	brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return open(t, server) }, brokertest.Options{Ordered: true, Blind: true})
+	for _, kind := range []string{"classic", "quorum"} {
+		t.Run(kind, func(t *testing.T) {
+			server := testserver.RabbitMQ(t)
+			brokertest.RunDurable(t, func(t *testing.T) broker.Broker { return openAt(t, server, "/", "queue_type="+kind) },
+				brokertest.Options{Ordered: true, Blind: true})
+		})
+	}
 }
 
 // A queue is what it was declared as, whatever who comes later would have made

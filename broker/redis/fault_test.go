@@ -213,3 +213,35 @@ func TestAddress(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A batch that finds no room is refused as a whole, and named.
+func TestFullForABatch(t *testing.T) {
+	server := testserver.Redis(t, "--maxmemory", "6mb", "--maxmemory-policy", "noeviction")
+	b := open(t, server)
+	defer b.Close()
+	if err := b.Declare(within(t), "orders", "q", broker.QueueOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	all := make([]broker.Message, 300)
+	for i := range all {
+		all[i].Body = make([]byte, 64<<10)
+	}
+	stored := 0
+	full := false
+	for _, err := range b.PublishAll(within(t), "orders", make([]string, len(all)), all) {
+		switch {
+		case err == nil && full:
+			t.Fatal("a message behind one that found no room was taken")
+		case err == nil:
+			stored++
+		case errors.Is(err, broker.ErrFull):
+			full = true
+		default:
+			t.Fatal(err)
+		}
+	}
+	info, err := b.Queue(within(t), "orders", "q")
+	if err != nil || !full || stored == 0 || info.Lag != stored {
+		t.Errorf("%d of %d messages were taken (full: %v), %d are there, %v", stored, len(all), full, info.Lag, err)
+	}
+}

@@ -19,7 +19,8 @@ type holding struct {
 	member   *member
 	id       string
 	delivery int64
-	size     int // in bytes
+	size     int  // in bytes
+	turn     bool // it belongs to a turn
 }
 
 func (h *holding) Ack(ctx context.Context) error {
@@ -36,6 +37,16 @@ func (h *holding) Return(ctx context.Context) error {
 
 func (h *holding) Extend(ctx context.Context) error {
 	return h.run(ctx, h.member.broker.scripts.extend)
+}
+
+// Ours implements [broker.Fenced]: without the turn of an ordered queue nothing
+// is.
+func (h *holding) Ours() bool {
+	m := h.member
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.look()
+	return !h.turn || !m.until.IsZero()
 }
 
 // Lapse frees the place of a message that the server gives to another member.

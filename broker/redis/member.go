@@ -37,19 +37,20 @@ type member struct {
 	drain, cancel context.CancelFunc
 	done          sync.WaitGroup
 
-	// Of the one who takes.
-	call      int  // counts
-	uncertain bool // the answer to the call before got lost
-
 	mu    sync.Mutex
-	ready []*broker.Held // taken, and not yet given out
+	ready held.Ready
 	held  map[*holding]*broker.Held
-	bytes int           // of held
-	wait  time.Duration // the queue's AckWait, as far as it is known
+	bytes int // of held
+	call  int // counts those that take
+	// The server may have given us what we do not know of, or the other way
+	// round: an answer got lost, or a turn.
+	uncertain bool
 
 	// Of an ordered queue.
-	until time.Time // when another may have the turn; zero while we have none
-	lost  bool      // we had it, and Receive has not said so yet
+	until  time.Time     // when another may have the turn; zero while we have none
+	lease  time.Duration // for how long we get it
+	turns  int           // counts those that were lost
+	expiry *time.Timer   // looks at until
 }
 
 // Join implements [broker.Durable].
@@ -62,8 +63,10 @@ func (b *Broker) Join(ctx context.Context, topic, queue string, o broker.JoinOpt
 		broker: b, topic: topic, queue: queue, name: rand.Text(), o: o,
 		awake: make(chan struct{}, 1), taking: make(chan struct{}, 1), held: map[*holding]*broker.Held{},
 	}
+	m.expiry = time.AfterFunc(time.Hour, m.expire)
 	var err error
 	if m.heard, err = b.listen(ctx, keys(topic)+"wake", 1); err != nil {
+		m.expiry.Stop()
 		return nil, fmt.Errorf("join queue %s: %w", queue, err)
 	}
 	m.over, m.cancel = context.WithCancel(context.Background())
@@ -93,7 +96,10 @@ func (m *member) listen() {
 func (m *member) keepUp() {
 	for {
 		m.mu.Lock()
-		every := min(heartbeat, lease(m.wait)/3)
+		every := heartbeat
+		if m.lease > 0 {
+			every = min(every, m.lease/3)
+		}
 		m.mu.Unlock()
 		timer := time.NewTimer(every)
 		select {
@@ -114,12 +120,6 @@ func (m *member) beat() {
 	defer cancel()
 	if _, gone, _ := m.ask(ctx, 0); gone {
 		_ = m.broker.Declare(ctx, m.topic, m.queue, m.o.QueueOptions)
-	}
-	m.mu.Lock()
-	late := !m.until.IsZero() && time.Now().After(m.until)
-	m.mu.Unlock()
-	if late {
-		m.turn(time.Time{})
 	}
 }
 
@@ -164,23 +164,15 @@ func (m *member) Receive(ctx context.Context) (*broker.Held, error) {
 func (m *member) next() (*broker.Held, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.lost:
-		m.lost = false
-		return nil, broker.ErrLapsed
-	case len(m.ready) == 0:
-		return nil, nil
-	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	return held, nil
+	m.look()
+	return m.ready.Take()
 }
 
 // fill returns when there are messages in ready.
 func (m *member) fill(ctx context.Context) error {
 	for m.drained.Err() == nil {
 		m.mu.Lock()
-		there, room := len(m.ready) > 0 || m.lost, m.o.Prefetch-len(m.held)
+		there, room := m.ready.Any(), m.o.Prefetch-len(m.held)
 		m.mu.Unlock()
 		if there {
 			return nil
@@ -192,7 +184,7 @@ func (m *member) fill(ctx context.Context) error {
 				return err
 			}
 			m.mu.Lock()
-			there = len(m.ready) > 0 || m.lost
+			there = m.ready.Any()
 			m.mu.Unlock()
 			if there {
 				return nil
@@ -219,12 +211,12 @@ func (m *member) fill(ctx context.Context) error {
 // take asks for up to n messages and puts them into ready; due is how long it
 // is until there may be one that was given out already, negative for none.
 func (m *member) take(ctx context.Context, n int) (due time.Duration, err error) {
-	answer, gone, err := m.ask(ctx, n)
+	due, gone, err := m.ask(ctx, n)
 	if gone { // somebody has deleted it, or the server came back empty
 		if err := m.broker.Declare(ctx, m.topic, m.queue, m.o.QueueOptions); err != nil {
 			return 0, err
 		}
-		answer, gone, err = m.ask(ctx, n)
+		due, gone, err = m.ask(ctx, n)
 	}
 	switch {
 	case err != nil:
@@ -232,73 +224,74 @@ func (m *member) take(ctx context.Context, n int) (due time.Duration, err error)
 	case gone:
 		return 0, broker.ErrNoQueue
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for rest := answer.messages; len(rest) >= 4; rest = rest[4:] {
-		if err := m.hold(rest[:4], answer.wait); err != nil {
-			m.uncertain = true
-			return 0, err
-		}
-	}
-	return answer.due, nil
-}
-
-// answer is what take.lua returns.
-type answer struct {
-	due, wait time.Duration
-	messages  []any
+	return due, nil
 }
 
 // ask runs take.lua; gone means that there is no such queue. Only one at a time
 // may ask for messages.
-func (m *member) ask(ctx context.Context, n int) (a answer, gone bool, err error) {
-	start, uncertain := time.Now(), 0
-	call := 0
-	if n > 0 {
-		m.call++
-		call = m.call
-		if m.uncertain {
-			uncertain = 1
-		}
-		m.uncertain = true
-	}
-	left, empty := m.left()
-	values, err := m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, m.queue, m.name, n, uncertain, call, left, empty).Slice()
+func (m *member) ask(ctx context.Context, n int) (due time.Duration, gone bool, err error) {
+	start := time.Now()
+	args, turns := m.question(n)
+	values, err := m.broker.run(ctx, m.broker.scripts.take, []string{keys(m.topic)}, args...).Slice()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.look()
 	if errors.Is(err, goredis.Nil) {
-		m.turn(time.Time{})
-		return a, true, nil
+		m.lose()
+		return 0, true, nil
 	}
 	if err == nil && len(values) < 3 {
 		err = errIncomplete
 	}
 	if err != nil {
-		return a, false, err
+		return 0, false, err
 	}
 	numbers, err := integers(values[:3])
 	if err != nil {
-		return a, false, err
+		return 0, false, err
 	}
-	if n > 0 {
-		m.uncertain = false
+	wait := milliseconds(numbers[1])
+	switch lease := milliseconds(numbers[2]); {
+	case lease > 0:
+		m.prolong(start, lease)
+	case lease == 0:
+		m.lose()
 	}
-	a = answer{due: milliseconds(numbers[0]), wait: milliseconds(numbers[1]), messages: values[3:]}
+	if n == 0 || turns != m.turns { // what was given belongs to a turn that is over
+		return milliseconds(numbers[0]), false, nil
+	}
+	for rest := values[3:]; len(rest) >= 4; rest = rest[4:] {
+		if err := m.hold(rest[:4], wait); err != nil {
+			return 0, false, err
+		}
+	}
+	m.uncertain = false
+	return milliseconds(numbers[0]), false, nil
+}
+
+// question is what take.lua is told, and how many turns were lost before.
+func (m *member) question(n int) (args []any, turns int) {
 	m.mu.Lock()
-	m.wait = a.wait
-	m.mu.Unlock()
-	switch numbers[2] {
-	case 1:
-		m.turn(start.Add(lease(a.wait)))
-	case 0:
-		m.turn(time.Time{})
+	defer m.mu.Unlock()
+	bytes, empty := m.left()
+	if n == 0 {
+		return []any{m.queue, m.name, 0, bytes, empty, 0, 0}, m.turns
 	}
-	return a, false, nil
+	m.call++
+	if !m.uncertain {
+		m.uncertain = true // until the answer is here
+		return []any{m.queue, m.name, n, bytes, empty, m.call, 0}, m.turns
+	}
+	args = []any{m.queue, m.name, n, bytes, empty, m.call, 1}
+	for h := range m.held {
+		args = append(args, h.id)
+	}
+	return args, m.turns
 }
 
 // left is how many bytes of messages the member may take, -1 for any number,
-// and 1 when it holds none.
+// and 1 when it holds none. m.mu is held.
 func (m *member) left() (bytes, empty int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if len(m.held) == 0 {
 		empty = 1
 	}
@@ -308,32 +301,44 @@ func (m *member) left() (bytes, empty int) {
 	return max(m.o.PrefetchBytes-m.bytes, 0), empty
 }
 
-// lease is how long a member has the turn of an ordered queue without a sign
-// of it, see take.lua.
-func lease(wait time.Duration) time.Duration {
-	return min(max(wait, 2*time.Second), 10*time.Second)
+// prolong notes that the member has the turn for so long from start on, less
+// a fifth: whoever has the next one shall find our requests ended. m.mu is held.
+func (m *member) prolong(start time.Time, lease time.Duration) {
+	m.lease = lease
+	if until := start.Add(lease - lease/5); until.After(m.until) {
+		m.until = until
+		m.expiry.Reset(time.Until(until))
+	}
 }
 
-// turn notes until when the member may have messages; zero means that it may
-// not, and what it has is lost.
-func (m *member) turn(until time.Time) {
+// expire is called when the turn may be over.
+func (m *member) expire() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !until.IsZero() {
-		if until.After(m.until) {
-			m.until = until
-		}
-		return
+	m.look()
+}
+
+// look finds out whether the turn is over by our clock: then it is, whatever the
+// server says later. m.mu is held.
+func (m *member) look() {
+	if !m.until.IsZero() && !time.Now().Before(m.until) {
+		m.lose()
 	}
+}
+
+// lose ends the turn, if we have it, and what is held with it. m.mu is held.
+func (m *member) lose() {
 	if m.until.IsZero() {
 		return
 	}
-	m.until, m.lost = time.Time{}, true
+	m.until, m.uncertain = time.Time{}, true
+	m.turns++
 	for _, held := range m.held {
 		held.Lose()
 	}
 	clear(m.held)
-	m.ready, m.bytes = nil, 0
+	m.bytes = 0
+	m.ready.Lose()
 	m.wake()
 }
 
@@ -350,13 +355,13 @@ func (m *member) hold(fields []any, wait time.Duration) error {
 	if err != nil {
 		m.broker.log.Debug("broker: a message is taken as a body without a header", "topic", m.topic, "id", id, "error", err)
 	}
-	h := &holding{member: m, id: id, delivery: numbers[0], size: len(text)}
+	h := &holding{member: m, id: id, delivery: numbers[0], size: len(text), turn: !m.until.IsZero()}
 	held := broker.Hold(broker.Stored{
 		Delivery: broker.Delivery{Topic: m.topic, Message: message}, ID: id, At: at,
 	}, int(numbers[1]), wait, h)
 	m.held[h] = held
 	m.bytes += h.size
-	m.ready = append(m.ready, held)
+	m.ready.Add(held)
 	return nil
 }
 
@@ -370,12 +375,7 @@ func (m *member) free(h *holding) {
 	}
 	delete(m.held, h)
 	m.bytes -= h.size
-	for i, other := range m.ready {
-		if other == held {
-			m.ready = append(m.ready[:i:i], m.ready[i+1:]...)
-			break
-		}
-	}
+	m.ready.Drop(held)
 	m.wake()
 }
 
@@ -383,12 +383,11 @@ func (m *member) free(h *holding) {
 func (m *member) Next() (*broker.Held, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.lost || len(m.ready) == 0 || m.drained.Err() != nil {
+	m.look()
+	if m.drained.Err() != nil {
 		return nil, false
 	}
-	held := m.ready[0]
-	m.ready = m.ready[1:]
-	return held, true
+	return m.ready.Next()
 }
 
 var _ broker.Eager = (*member)(nil)
@@ -402,8 +401,7 @@ func (m *member) Drain(ctx context.Context) error {
 		return ctx.Err()
 	}
 	m.mu.Lock()
-	waiting := m.ready
-	m.ready = nil
+	waiting := m.ready.Clear()
 	m.mu.Unlock()
 	<-m.taking
 	return held.ReturnAll(ctx, waiting)
@@ -424,7 +422,11 @@ func (m *member) Close(ctx context.Context) error {
 		all = append(all, held)
 	}
 	m.mu.Unlock()
-	return errors.Join(drained, held.ReturnAll(ctx, all),
+	returned := held.ReturnAll(ctx, all)
+	for _, held := range all {
+		held.Lose() // what could not be returned: the turn goes with the member
+	}
+	return errors.Join(drained, returned,
 		m.broker.run(ctx, m.broker.scripts.part, []string{keys(m.topic)}, m.queue, m.name).Err())
 }
 
@@ -433,6 +435,7 @@ func (m *member) stop() {
 	m.cancel()
 	m.heard.end()
 	m.done.Wait()
+	m.expiry.Stop()
 }
 
 // End implements [openset.Ender].

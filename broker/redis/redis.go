@@ -41,10 +41,13 @@ const (
 
 	dialTimeout = 2 * time.Second
 	callTimeout = 3 * time.Second // of one read or write
+	// idleTimeout is how old a connection may be that is used again: one that
+	// the network has forgotten without a word costs a call its timeout.
+	idleTimeout = 10 * time.Second
 )
 
-// Broker implements [broker.Broker], [broker.Durable], [broker.Deduplicator]
-// and [broker.Queues]. It is safe for concurrent use.
+// Broker implements [broker.Broker], [broker.Durable], [broker.Deduplicator],
+// [broker.Bulk] and [broker.Queues]. It is safe for concurrent use.
 type Broker struct {
 	client  *goredis.Client // not the library's interface, with which its 400 commands stay in the binary
 	scripts *scripts
@@ -75,7 +78,7 @@ func options(u *url.URL) (*goredis.UniversalOptions, error) {
 		Addrs: hosts, MasterName: p.String("master", ""),
 		ClientName: "micro", MaxRetries: -1, ContextTimeoutEnabled: true,
 		DialerRetries: 1, DialTimeout: dialTimeout, ReadTimeout: callTimeout, WriteTimeout: callTimeout,
-		PoolSize: p.Int("pool_size", 64, 1, 10_000),
+		PoolSize: p.Int("pool_size", 64, 1, 10_000), ConnMaxIdleTime: idleTimeout,
 	}
 	o.TLSConfig = engineurl.TLS(p, u.Scheme == "rediss")
 	if db := strings.Trim(u.Path, "/"); db != "" {
@@ -123,6 +126,7 @@ func Open(u *url.URL, log *slog.Logger) (*Broker, error) {
 
 // connect makes the client of a server, or of what Sentinels know under a name.
 func connect(o *goredis.UniversalOptions) *goredis.Client {
+	o.Dialer = dialer(o.Simple())
 	if o.MasterName != "" {
 		return goredis.NewFailoverClient(o.Failover())
 	}
@@ -146,40 +150,11 @@ func unescape(s string) string {
 	return strings.NewReplacer("%25", "%", "%7B", "{", "%7D", "}").Replace(s)
 }
 
-// Publish implements [broker.Broker]. When the connection breaks before the
-// server has answered, the message may have been taken.
-func (b *Broker) Publish(ctx context.Context, topic string, m broker.Message) error {
-	return b.publish(ctx, topic, "", m)
-}
-
-// PublishOnce implements [broker.Deduplicator].
-func (b *Broker) PublishOnce(ctx context.Context, topic, id string, m broker.Message) error {
-	if id == "" {
-		return errors.New("publish: the id is empty")
-	}
-	return b.publish(ctx, topic, id, m)
-}
-
-func (b *Broker) publish(ctx context.Context, topic, id string, m broker.Message) error {
-	switch {
-	case topic == "":
-		return errors.New("publish: the topic is empty")
-	case b.open.Closed():
-		return broker.ErrClosed
-	}
-	text := encode(m)
-	if len(text) > MaxMessage {
-		return fmt.Errorf("publish: %w: %d bytes with its header, at most %d", broker.ErrTooLarge, len(text), MaxMessage)
-	}
-	_, err := b.run(ctx, b.scripts.publish, []string{keys(topic)}, text, id, broker.OnceWithin.Milliseconds()).Result()
-	if err != nil {
-		return fmt.Errorf("publish: %w", full(err))
-	}
-	return nil
-}
-
 // full tells a server that has no room, in memory or on its disk.
 func full(err error) error {
+	if err == nil {
+		return nil
+	}
 	if text := err.Error(); strings.Contains(text, "OOM ") || strings.Contains(text, "MISCONF") {
 		return fmt.Errorf("%w: %w", broker.ErrFull, err)
 	}

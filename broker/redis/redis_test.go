@@ -11,7 +11,7 @@ import (
 )
 
 // open returns a broker on the server.
-func open(t *testing.T, server *testserver.RedisServer) *redis.Broker {
+func open(t testing.TB, server *testserver.RedisServer) *redis.Broker {
 	t.Helper()
 	b, err := redis.Open(&url.URL{Scheme: "redis", Host: server.Addr}, nil)
 	if err != nil {

@@ -53,9 +53,17 @@ func (s *RedisServer) Stop() {
 func (s *RedisServer) Restart() {
 	s.t.Helper()
 	s.Stop()
-	if err := tries(s.start); err != nil {
-		s.t.Fatalf("restart redis-server: %v", err)
+	if err := s.Launch(); err != nil {
+		s.t.Fatal(err)
 	}
+}
+
+// Launch starts a server that was stopped, with its data.
+func (s *RedisServer) Launch() error {
+	if err := tries(s.start); err != nil {
+		return fmt.Errorf("start redis-server: %w", err)
+	}
+	return nil
 }
 
 func (s *RedisServer) start() error {

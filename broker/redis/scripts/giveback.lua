@@ -7,7 +7,7 @@ end
 hold(q, id, delivery + 1, attempt - ARGV[5]) -- what the caller knows is over
 local due = stored(id)
 if ARGV[4] ~= '0' then
-	due = now() + ARGV[4]
+	due = now() + ARGV[4] + DELAYED
 end
 redis.call('ZADD', P .. 'due:' .. q, due, id)
 wake()

@@ -7,6 +7,10 @@ local function now()
 	return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- DELAYED is the part of a ms that marks a due time as the end of a delay. That
+-- of a message which a member has is whole.
+local DELAYED = 0.5
+
 local function parts(id)
 	local ms, seq = string.match(id, '^(%d+)-(%d+)$')
 	return tonumber(ms), tonumber(seq)

@@ -1,11 +1,11 @@
--- ARGV: queue, member, how many at most, 1 when the answer to the call before
--- got lost, the number of the call unless that takes nothing, how many bytes at
--- most or -1, 1 when the member holds nothing: then a single message may be
--- larger. Returns false
--- when there is no such queue, else {ms until there may be a message to take or
--- -1, ack wait in ms, whether the member has the turn of an ordered queue as 0
--- or 1 and -1 for other queues, then for each message: id, delivery, attempt,
--- message}.
+-- ARGV: queue, member, how many at most, how many bytes at most or -1, 1 when
+-- the member holds nothing: then a single message may be larger, the number of
+-- the call unless that takes nothing, 1 when the member cannot be sure to know
+-- what was given to it, and then the ids of what it knows of.
+-- Returns false when there is no such queue, else {ms until there may be a
+-- message to take or -1, ack wait in ms, for how many ms the member has the turn
+-- of an ordered queue, 0 when another has it and -1 for other queues, then for
+-- each message: id, delivery, attempt, message}.
 local q, member, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not queue_exists(q) then
 	return false
@@ -18,41 +18,49 @@ local options = redis.call('HMGET', key, 'next', 'ack_wait', 'max')
 local next, wait, max = options[1], tonumber(options[2]), tonumber(options[3])
 local out = {-1, wait, -1}
 
--- One member of an ordered queue has the turn. A member that begins, or does
--- not know what it was given, waits until all that is given out is due again:
--- nothing may overtake it. What has a longer delay is not waited for.
-if max > 0 then
-	local turn = redis.call('HMGET', key, 'turn', 'turn_until', 'settle_by', 'turn_call')
-	local taken, settle = tonumber(turn[2] or 0), tonumber(turn[3] or 0)
-	out[3] = 0
-	if turn[1] ~= member then
-		if room == 0 or turn[1] and taken > t then
-			out[1] = math.max(0, taken - t)
-			return out
+-- recall makes due what is given out, but for what is known to the member with
+-- the turn and what waits for the end of a delay. Whoever had it finds its
+-- number over.
+local function recall(known)
+	local given = redis.call('ZRANGEBYSCORE', due, '(' .. t, '+inf', 'WITHSCORES')
+	for i = 1, #given, 2 do
+		local id = given[i]
+		local delivery, attempt = holding(q, id)
+		if delivery and not known[id] and tonumber(given[i + 1]) % 1 ~= DELAYED then
+			hold(q, id, delivery + 1, attempt)
+			redis.call('ZADD', due, stored(id), id)
 		end
-		settle = t + wait + 1000
-	elseif room > 0 and tonumber(ARGV[5]) <= tonumber(turn[4]) then
-		return out -- it was on its way for too long: nobody waits for the answer
-	elseif ARGV[4] == '1' then
-		settle = t + wait + 1000
-	end
-	if room > 0 then
-		redis.call('HSET', key, 'turn_call', ARGV[5])
-	end
-	out[3] = 1
-	redis.call('HSET', key, 'turn', member, 'turn_until', t + math.min(math.max(wait, 2000), 10000))
-	if settle > 0 then
-		local last = redis.call('ZREVRANGE', due, 0, 0, 'WITHSCORES')
-		if #last > 0 and tonumber(last[2]) > t and t < settle then
-			redis.call('HSET', key, 'settle_by', settle)
-			out[1] = math.max(1, math.ceil(math.min(tonumber(last[2]), settle) - t))
-			return out
-		end
-		redis.call('HSET', key, 'settle_by', 0)
 	end
 end
 
-local left, empty, full = tonumber(ARGV[6]), ARGV[7] == '1', false
+-- One member of an ordered queue has the turn, for as long as it says so in
+-- time. By its own clock that is over a little earlier, and it has nothing any
+-- more when the next one begins.
+if max > 0 then
+	local turn = redis.call('HMGET', key, 'turn', 'turn_until', 'turn_call')
+	local lease, taken, known = math.min(math.max(wait, 2500), 10000), tonumber(turn[2] or 0), {}
+	if turn[1] ~= member then
+		if room == 0 or turn[1] and taken > t then
+			out[1], out[3] = math.max(0, taken - t), 0
+			return out
+		end
+		recall(known)
+	elseif room > 0 and tonumber(ARGV[6]) <= tonumber(turn[3]) then
+		return out -- it was on its way for too long: nobody waits for the answer
+	elseif room > 0 and ARGV[7] == '1' then
+		for i = 8, #ARGV do
+			known[ARGV[i]] = true
+		end
+		recall(known)
+	end
+	if room > 0 then
+		redis.call('HSET', key, 'turn_call', ARGV[6])
+	end
+	redis.call('HSET', key, 'turn', member, 'turn_until', t + lease)
+	out[3] = lease
+end
+
+local left, empty, full = tonumber(ARGV[4]), ARGV[5] == '1', false
 
 -- fits notes that a message is given, or that there is no room for its bytes.
 local function fits(entry)
