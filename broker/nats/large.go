@@ -47,7 +47,7 @@ func (m *member) awaitTicket() {
 	if got {
 		m.pull.ticket = hasTicket
 	}
-	if m.ended.Err() != nil {
+	if m.ended.Err() != nil || m.pull.sub == nil { // or another has the turn meanwhile
 		m.giveTicket()
 	}
 	m.mu.Unlock()

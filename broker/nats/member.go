@@ -46,6 +46,7 @@ type member struct {
 	holdings map[*holding]struct{}
 	blind    time.Time // until then the states are not asked
 	pull     pull
+	ticket   ticket
 	order    order
 }
 

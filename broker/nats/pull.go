@@ -147,6 +147,9 @@ func (m *member) next() request {
 	r := request{Batch: batch, Expires: requestExpires, Heartbeat: heartbeat, MaxBytes: most}
 	switch large := m.pull.appetite.budget > 0 && most == 0; {
 	case batch == 0:
+		if m.pull.asked == 0 {
+			m.giveTicket()
+		}
 	case !large:
 		m.giveTicket()
 	case m.takeTicket():

@@ -94,6 +94,8 @@ func TestHeldIsBounded(t *testing.T) {
 			return info.Lag+info.Held == 1+each
 		})
 	}
+	k.allowance.mu.Lock()
+	defer k.allowance.mu.Unlock()
 	if got := k.allowance.left; got >= most/2 {
 		t.Errorf("%d bytes are left while somebody is there", got)
 	}
