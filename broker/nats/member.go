@@ -276,16 +276,6 @@ func (b *Broker) leaveAll(members map[*member]struct{}) {
 	wg.Wait()
 }
 
-// pause waits, at most until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-}
-
 var _ interface {
 	broker.Durable
 	broker.Deduplicator

@@ -11,6 +11,7 @@ import (
 	gonats "github.com/nats-io/nats.go"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 const (
@@ -72,7 +73,7 @@ func (m *member) run() {
 		switch {
 		case err != nil:
 			m.broker.o.Log.Debug("broker: ask for messages", "topic", m.topic, "queue", m.queue, "error", err)
-			pause(m.ended, retry)
+			_ = sleep.For(m.ended, retry) // the loop looks at ended
 			continue
 		case collecting:
 			continue
@@ -393,7 +394,7 @@ func (m *member) status(msg *gonats.Msg) {
 		}
 		fallthrough
 	default: // 409: the consumer is gone, a server stops …; 503: nobody is there
-		pause(m.ended, retry/10)
+		_ = sleep.For(m.ended, retry/10) // whoever asks next looks at ended
 		m.fail(true)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/micro/sidecar/broker"
 	"github.com/micro/sidecar/internal/engine/link"
+	"github.com/micro/sidecar/internal/sleep"
 )
 
 // stateAge is how long the stream of states remembers.
@@ -113,8 +114,8 @@ func (b *Broker) storesNothing(ctx context.Context) error {
 			return nil
 		}
 		last = have
-		if look == 0 {
-			pause(ctx, doubtAfter)
+		if look == 0 && sleep.For(ctx, doubtAfter) != nil {
+			return nil // whoever publishes has given up
 		}
 	}
 	return fmt.Errorf("%w: the stream %s is there, but does not store what is published; its server's disk may be full or at fault", broker.ErrFull, b.o.Stream)
