@@ -46,7 +46,6 @@ type member struct {
 	holdings map[*holding]struct{}
 	blind    time.Time // until then the states are not asked
 	pull     pull
-	ticket   ticket
 	order    order
 }
 
