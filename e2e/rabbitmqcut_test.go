@@ -39,7 +39,8 @@ func TestRabbitMQCutOff(t *testing.T) {
 	awaitQueues(ctx, t, l, addresses[:])
 
 	publish := func(id string) answer {
-		a := s.ask(http.MethodPost, "/broker?topic=orders", id, "Micro-Id", id)
+		l.offer(id)
+		a := s.ask(http.MethodPost, "/broker?topic=orders", bodyOf(id), "Micro-Id", id)
 		if a.status == http.StatusOK {
 			l.publish(id)
 		}

@@ -64,6 +64,9 @@ func (c *cluster) settle(t *testing.T) {
 	c.down.Wait()
 }
 
+// spared tells that no node was killed yet; a nil cluster has none.
+func (c *cluster) spared() bool { return c != nil && c.kills == 0 }
+
 // count is how many nodes were killed; a nil cluster has none.
 func (c *cluster) count() int {
 	if c == nil {

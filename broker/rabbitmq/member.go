@@ -366,7 +366,7 @@ func (m *member) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.drain()
 	in := m.intake
-	tag := in.tag
+	channel, tag := in.channel, in.tag
 	var waiting []*broker.Held
 	if !m.queue.bounded() {
 		waiting = m.ready.Clear()
@@ -377,7 +377,7 @@ func (m *member) Drain(ctx context.Context) error {
 		return nil
 	}
 	if in.over.Err() == nil {
-		if _, err := bound.Call(ctx, func() (any, error) { return nil, in.channel.Cancel(tag, false) }); err != nil && ctx.Err() != nil {
+		if _, err := bound.Call(ctx, func() (any, error) { return nil, channel.Cancel(tag, false) }); err != nil && ctx.Err() != nil {
 			return err
 		}
 	}
