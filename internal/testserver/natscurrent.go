@@ -33,24 +33,24 @@ func NATSCurrent(t testing.TB, addresses ...string) func() bool {
 	}
 }
 
+// natsCurrent reads each list to its end: who leaves one leaves a goroutine, too.
 func natsCurrent(ctx context.Context, js jetstream.JetStream) bool {
+	current := true
 	names := js.StreamNames(ctx)
 	for name := range names.Name() {
 		stream, err := js.Stream(ctx, name)
-		if err != nil || !allCurrent(stream.CachedInfo().Cluster) {
-			return false
+		if err != nil {
+			current = false
+			continue
 		}
+		current = current && allCurrent(stream.CachedInfo().Cluster)
 		consumers := stream.ListConsumers(ctx)
 		for info := range consumers.Info() {
-			if !allCurrent(info.Cluster) {
-				return false
-			}
+			current = current && allCurrent(info.Cluster)
 		}
-		if consumers.Err() != nil {
-			return false
-		}
+		current = current && consumers.Err() == nil
 	}
-	return names.Err() == nil
+	return current && names.Err() == nil
 }
 
 func allCurrent(c *jetstream.ClusterInfo) bool {
