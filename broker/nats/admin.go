@@ -28,16 +28,17 @@ func (b *Broker) Queues(ctx context.Context) ([]broker.QueueInfo, error) {
 		}
 		var all []broker.QueueInfo
 		list := stream.ListConsumers(ctx)
-		for info := range list.Info() {
+		var failed error
+		for info := range list.Info() { // to its end: who leaves it leaves a goroutine, too
 			q, ok, err := b.describe(ctx, stream, info)
 			if err != nil {
-				return nil, err
+				failed = err
 			}
 			if ok {
 				all = append(all, q)
 			}
 		}
-		return all, list.Err()
+		return all, errors.Join(failed, list.Err())
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the queues: %w", err)
