@@ -73,7 +73,7 @@ type Broker struct {
 	js   jetstream.JetStream
 	link *link.Link
 
-	published recent
+	published publishedIDs
 	large     chan struct{} // a token for each member that asks for a large message, see large.go
 	covered   covered
 	live      bool // the server has no JetStream

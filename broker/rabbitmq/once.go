@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/micro/sidecar/broker"
+	"github.com/micro/sidecar/broker/internal/recent"
 )
 
 // RabbitMQ cannot look for an ID and store a message in one step. So a broker
@@ -15,35 +16,10 @@ import (
 // what comes under an ID that they have had. What is left are repetitions to
 // another sidecar that come to members of different ones.
 
-// maxRecent bounds the IDs of a generation. Beyond it they are forgotten early.
-const maxRecent = 1 << 15
-
-// recent remembers what was put into it lately, in two generations. The zero
-// value is empty. It is not safe for concurrent use.
-type recent[K comparable, V any] struct {
-	now, old map[K]V
-	turned   time.Time
-}
-
-func (r *recent[K, V]) get(key K) (V, bool) {
-	v, ok := r.now[key]
-	if !ok {
-		v, ok = r.old[key]
-	}
-	return v, ok
-}
-
-func (r *recent[K, V]) put(key K, v V) {
-	if time.Since(r.turned) > broker.OnceWithin || len(r.now) >= maxRecent {
-		r.old, r.now, r.turned = r.now, map[K]V{}, time.Now()
-	}
-	r.now[key] = v
-}
-
 // once remembers what was published with an ID.
 type once struct {
 	mu sync.Mutex
-	recent[onceKey, attempt]
+	recent.Map[onceKey, attempt]
 }
 
 type onceKey struct{ topic, id string }
@@ -59,20 +35,20 @@ type attempt struct {
 func (o *once) enter(key onceKey) (s *sent, first bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if a, ok := o.get(key); ok && time.Since(a.at) < broker.OnceWithin {
+	if a, ok := o.Get(key); ok && time.Since(a.at) < broker.OnceWithin {
 		if stored, open := a.state(); stored || open {
 			return a.sent, false
 		}
 	}
 	s = newSent()
-	o.put(key, attempt{s, time.Now()})
+	o.Put(key, attempt{s, time.Now()})
 	return s, true
 }
 
 // repeats remembers what members have had that was published with an ID.
 type repeats struct {
 	mu sync.Mutex
-	recent[repeatKey, original]
+	recent.Map[repeatKey, original]
 }
 
 type repeatKey struct{ queue, topic, id string }
@@ -96,10 +72,10 @@ func (r *repeats) has(queue string, it *item) bool {
 	key, this := repeatKey{queue, it.stored.Topic, id}, original{it.stored.ID, it.stored.At}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if first, ok := r.get(key); ok && this.at.Sub(first.at).Abs() < repeatedWithin {
+	if first, ok := r.Get(key); ok && this.at.Sub(first.at).Abs() < repeatedWithin {
 		return first.message != this.message
 	}
-	r.put(key, this)
+	r.Put(key, this)
 	return false
 }
 
