@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,25 +20,15 @@ import (
 // off. Publishers are told in time, nothing that got a 200 is lost, order is
 // kept, and soon after the network is back all is as before.
 func TestNATSCutOff(t *testing.T) {
-	for name, test := range map[string]struct {
-		cut, heal func(*testserver.Relay)
-		silent    bool // publishing does not work meanwhile
-	}{
-		"both ways":     {(*testserver.Relay).Cut, (*testserver.Relay).Heal, true},
-		"for ever":      {(*testserver.Relay).Cut, (*testserver.Relay).Forget, true},
-		"to the server": {(*testserver.Relay).CutToServer, (*testserver.Relay).Heal, true},
-		"from it":       {(*testserver.Relay).CutToClient, (*testserver.Relay).Heal, true},
-		"resets":        {(*testserver.Relay).Reset, (*testserver.Relay).Reset, false},
-		"slow":          {func(r *testserver.Relay) { r.Slow(100*time.Millisecond, 64<<10) }, (*testserver.Relay).Heal, false},
-	} {
+	for name, fault := range linkFaults() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testNATSCutOff(t, test.cut, test.heal, test.silent)
+			testNATSCutOff(t, fault)
 		})
 	}
 }
 
-func testNATSCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent bool) {
+func testNATSCutOff(t *testing.T, fault linkFault) {
 	server := testserver.NATS(t)
 	relay := testserver.NewRelay(t, server.Addr)
 	w := newWorld(t, noConsul).with("MICRO_REGISTRY=embedded", "MICRO_BROKER=nats")
@@ -75,20 +64,17 @@ func testNATSCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent bool
 	before := far.cost().goroutines
 
 	l.strike()
-	cut(relay)
-	if silent {
-		ctx, cancel := context.WithTimeout(t.Context(), patient)
-		begun := time.Now()
+	fault.begin(relay)
+	if fault.silent {
 		l.offer("doubtful/1")
-		status := statusOfOrder(ctx, far.addr, bodyOf("doubtful/1"))
-		cancel()
+		a := far.ask(http.MethodPost, "/broker?topic=orders", bodyOf("doubtful/1"))
 		// It is said after 5 s; this machine may be busy.
-		if took := time.Since(begun); status != http.StatusServiceUnavailable && status != http.StatusGatewayTimeout || took > 15*time.Second {
-			t.Errorf("publishing while cut off: %d after %v", status, took)
+		if a.status != http.StatusServiceUnavailable && a.status != http.StatusGatewayTimeout || a.took > 15*time.Second {
+			t.Errorf("publishing while cut off: %d after %v", a.status, a.took)
 		}
 	}
 	publish(4 * time.Second) // longer than a turn of this queue lasts without a word
-	heal(relay)
+	fault.end(relay)
 	healed := time.Now()
 	publish(1100 * time.Millisecond)
 	t.Logf("published again %v after the network was back", time.Since(healed).Round(10*time.Millisecond))
@@ -100,18 +86,4 @@ func testNATSCutOff(t *testing.T, cut, heal func(*testserver.Relay), silent bool
 	noDeadLetters(t, w.with("MICRO_BROKER_ADDRESS=nats://"+server.Addr))
 	// A few may still wait for something that has an end.
 	within(t, 2*patient, "the goroutines of the time of the fault to end", func() bool { return far.cost().goroutines < before+20 })
-}
-
-// statusOfOrder publishes a message once; 0 is no answer.
-func statusOfOrder(ctx context.Context, address, body string) int {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+address+"/broker?topic=orders", strings.NewReader(body))
-	if err != nil {
-		return 0
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode
 }

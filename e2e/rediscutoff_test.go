@@ -18,21 +18,12 @@ import (
 // and what a busy machine adds.
 const publishLimit = 12 * time.Second
 
-// TestRedisCutOff has the network between a sidecar and its Redis server fail while messages are published and taken. Who publishes is told in time, no
+// TestRedisCutOff has the network between a sidecar and its Redis server fail
+// while messages are published and taken. Who publishes is told in time, no
 // message that got a 200 is lost, and when the network is back subscribers of
 // every kind go on: none of them waits for an ack_wait.
 func TestRedisCutOff(t *testing.T) {
-	type relay = testserver.Relay
-	for name, fault := range map[string]struct {
-		begin, end func(*relay)
-		harmless   bool // publishing need not fail
-	}{
-		"both ways, and forgotten": {(*relay).Cut, (*relay).Forget, false},
-		"to the engine":            {(*relay).CutToServer, (*relay).Heal, false},
-		"from the engine":          {(*relay).CutToClient, (*relay).Heal, false},
-		"reset":                    {(*relay).Reset, (*relay).Reset, true},
-		"slow":                     {func(r *relay) { r.Slow(100*time.Millisecond, 40<<10) }, (*relay).Heal, true},
-	} {
+	for name, fault := range linkFaults() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			line := testserver.NewRelay(t, testserver.Redis(t).Addr)
@@ -42,7 +33,7 @@ func TestRedisCutOff(t *testing.T) {
 				failures, stored := c.failures.Load(), c.stored.Load()
 				fault.begin(line)
 				within(t, patient, "publishing to fail, or to go on", func() bool {
-					return c.failures.Load() > failures || fault.harmless && c.stored.Load() > stored+5
+					return c.failures.Load() > failures || !fault.silent && c.stored.Load() > stored+5
 				})
 				fault.end(line)
 				c.recover()
