@@ -32,9 +32,9 @@ func (m *Messaging) name() string {
 	return m.o.Name
 }
 
-// matches says why a topic cannot be had of the broker: it is a pattern, and
+// checkPattern says why a topic cannot be had of the broker: it is a pattern, and
 // the broker has none.
-func (m *Messaging) matches(d broker.Durable, topic string) error {
+func (m *Messaging) checkPattern(d broker.Durable, topic string) error {
 	if _, ok := d.(broker.Wildcards); !ok && IsPattern(topic) {
 		return fmt.Errorf("topic %s: the %s broker has no wildcards: %w", topic, m.name(), errors.ErrUnsupported)
 	}
@@ -47,7 +47,7 @@ func (m *Messaging) serveDurable(w http.ResponseWriter, r *http.Request, c *conn
 	if err != nil {
 		return refusal(err)
 	}
-	if err := m.matches(d, c.topic); err != nil {
+	if err := m.checkPattern(d, c.topic); err != nil {
 		return refusal(err)
 	}
 	share, give := m.allowance.take(m.o.MaxBuffered)

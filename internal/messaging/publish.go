@@ -139,9 +139,10 @@ func (m *Messaging) readBody(w http.ResponseWriter, r *http.Request) ([]byte, er
 }
 
 // messageHeader makes a message's header of a request's: all but what belongs
-// to this one connection or request, or is not for publishers to set. Repeated fields are joined (RFC 9110
-// section 5.3; Cookie by its own rule, RFC 9113 section 8.2.3). Authorization is
-// the application's: what is meant for the sidecar does not come this far.
+// to this one connection or request, or is not for publishers to set. Repeated
+// fields are joined (RFC 9110 section 5.3; Cookie by its own rule, RFC 9113
+// section 8.2.3). Authorization is the application's: what is meant for the
+// sidecar does not come this far.
 func messageHeader(h http.Header) map[string]string {
 	drop := map[string]bool{}
 	for _, list := range h["Connection"] { // RFC 9110 section 7.6.1

@@ -94,7 +94,7 @@ func (m *Messaging) StartPush(ctx context.Context, p Push, o PushOptions) (*Push
 	if err != nil {
 		return nil, err
 	}
-	if err := m.matches(d, p.Topic); err != nil {
+	if err := m.checkPattern(d, p.Topic); err != nil {
 		return nil, err
 	}
 	w := newPusher(m, d, p, o)
@@ -102,7 +102,7 @@ func (m *Messaging) StartPush(ctx context.Context, p Push, o PushOptions) (*Push
 	defer cancel()
 	switch err := d.Declare(ctx, p.Topic, p.Queue, p.join().QueueOptions); {
 	case err == nil:
-		w.isDeclared()
+		w.tellDeclared()
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil, err //nolint:wrapcheck // it says what it did
 	}
@@ -110,7 +110,8 @@ func (m *Messaging) StartPush(ctx context.Context, p Push, o PushOptions) (*Push
 	return w, nil
 }
 
-func (w *Pusher) isDeclared() {
+// tellDeclared tells, once, that the queue is there.
+func (w *Pusher) tellDeclared() {
 	if w.o.Declared != nil {
 		w.declared.Do(w.o.Declared)
 	}
@@ -182,7 +183,7 @@ func (w *Pusher) run() {
 		if member == nil {
 			return
 		}
-		w.isDeclared()
+		w.tellDeclared()
 		if !w.healthy() {
 			w.m.leaveQueue(member)
 			if !told {
