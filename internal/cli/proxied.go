@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/micro/sidecar/broker"
@@ -257,6 +259,11 @@ func (p *proxied) ask(ctx context.Context, method, target string, in, out any) e
 // do sends a request and returns the body of a 200 answer.
 func (p *proxied) do(req *http.Request) ([]byte, error) {
 	resp, err := p.http.Do(req)
+	if errors.Is(err, net.ErrClosed) && req.Body == nil {
+		// The transport has closed the connection, but does not say what for: when
+		// the server ends a handshake, and is quicker than the request. Asked again it says so.
+		resp, err = p.http.Do(req)
+	}
 	if err != nil {
 		return nil, p.unreachable(err)
 	}
@@ -282,6 +289,9 @@ func (p *proxied) unreachable(err error) error {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return fmt.Errorf("the sidecar at %s does not speak TLS: --proxy_address=http://%s", p.base, p.base.url.Host)
 	}
+	if p.base.url.Scheme == "http" && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) && p.wantsTLS() {
+		return speaksTLS(p.base.url.Host)
+	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		err = fmt.Errorf("%w; --ca_file names one", err)
 	}
@@ -290,6 +300,35 @@ func (p *proxied) unreachable(err error) error {
 
 // notTLS is in the answer of a server that speaks TLS to a client that does not.
 const notTLS = "sent an HTTP request to an HTTPS server"
+
+func speaksTLS(host string) error {
+	return fmt.Errorf("the sidecar at %s speaks TLS: --proxy_address=https://%s", host, host)
+}
+
+// wantsTLS asks once more, without a body: a server that says notTLS and closes
+// the connection is not heard by who is still sending one.
+func (p *proxied) wantsTLS() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.base.url.Host+"/livez", http.NoBody)
+	if err != nil {
+		return false
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(4*len(notTLS))))
+	return saysNotTLS(resp, body, err)
+}
+
+// saysNotTLS tells such an answer, also by its head alone, in a version of HTTP
+// that sidecars do not speak, when its body was cut off.
+func saysNotTLS(resp *http.Response, body []byte, err error) bool {
+	return resp.StatusCode == http.StatusBadRequest &&
+		(bytes.Contains(body, []byte(notTLS)) || err != nil && !resp.ProtoAtLeast(1, 1))
+}
 
 // refusal is the error that a sidecar's answer stands for: its detail, or the
 // status line of one that is not in the sidecar's form.
@@ -301,9 +340,8 @@ func refusal(resp *http.Response) error {
 	}
 	var said struct{ Detail string }
 	switch told := json.Unmarshal(body, &said) == nil && said.Detail != ""; {
-	case resp.StatusCode == http.StatusBadRequest && resp.Request != nil && bytes.Contains(body, []byte(notTLS)):
-		host := resp.Request.URL.Host
-		return fmt.Errorf("the sidecar at %s speaks TLS: --proxy_address=https://%s", host, host)
+	case resp.Request != nil && saysNotTLS(resp, body, err):
+		return speaksTLS(resp.Request.URL.Host)
 	case resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("WWW-Authenticate") != "":
 		return errors.New("the sidecar asks for a token, or for another one: see --token_file")
 	case told:
