@@ -20,7 +20,7 @@ func external(t *testing.T, query string, servers ...*testserver.NATSServer) *na
 		}
 		u.Host += s.Addr
 	}
-	b, err := nats.Open(bounded(t, 30*time.Second), u, nats.Options{})
+	b, err := nats.Open(bounded(t, time.Minute), u, nats.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
