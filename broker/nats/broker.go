@@ -246,6 +246,7 @@ func (b *Broker) send(ctx context.Context, msg *gonats.Msg) error {
 	waiting, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	doubt := time.AfterFunc(doubtAfter, func() {
+		b.forget(msg.Subject) // somebody may have taken it out of the stream
 		if err := b.storesNothing(waiting); err != nil {
 			giveUp(err)
 		}

@@ -120,8 +120,27 @@ func (b *Broker) decode(subject string, h gonats.Header, data []byte) (broker.Me
 
 // covered remembers which subjects the stream takes.
 type covered struct {
-	mu    sync.Mutex // held while the stream is looked at, too
+	looking sync.Mutex // held while the stream is looked at, and changed
+
+	mu    sync.Mutex
 	since map[string]time.Time
+}
+
+// has tells that the stream had the subject a moment ago.
+func (c *covered) has(subject string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.since[subject]) < coverAgain
+}
+
+func (c *covered) add(subject string) {
+	const most = 1 << 16 // subjects that are remembered
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since == nil || len(c.since) >= most {
+		c.since = make(map[string]time.Time)
+	}
+	c.since[subject] = time.Now()
 }
 
 // forget makes the next cover look again.
@@ -140,32 +159,24 @@ func (b *Broker) cover(ctx context.Context, subject string) error {
 	if first, _, _ := strings.Cut(subject, "."); first == "*" || first == ">" {
 		return fmt.Errorf("pattern %s would keep everything on this NATS server: expected one whose first part is no wildcard: %w", subject, errors.ErrUnsupported)
 	}
-	b.covered.mu.Lock()
-	defer b.covered.mu.Unlock()
-	if time.Since(b.covered.since[subject]) < coverAgain {
+	if b.covered.has(subject) {
 		return nil
 	}
-	const most = 1 << 16 // subjects that are remembered
-	for range 5 {        // somebody may change the stream at the same time
-		stream, err := b.js.Stream(ctx, b.o.Stream)
-		if err != nil {
-			return err
-		}
-		config := stream.CachedInfo().Config
-		next, ok := addSubject(config.Subjects, subject)
-		if ok {
-			if b.covered.since == nil || len(b.covered.since) >= most {
-				b.covered.since = make(map[string]time.Time)
-			}
-			b.covered.since[subject] = time.Now()
-			return nil
-		}
-		config.Subjects = next
-		if _, err := b.js.UpdateStream(ctx, config); err != nil {
-			return fmt.Errorf("add subject %s to stream %s: %w", subject, b.o.Stream, err)
-		}
+	b.covered.looking.Lock()
+	defer b.covered.looking.Unlock()
+	if b.covered.has(subject) {
+		return nil
 	}
-	return fmt.Errorf("add subject %s to stream %s: others change it all the time", subject, b.o.Stream)
+	err := b.amend(ctx, func(c *jetstream.StreamConfig) bool {
+		next, there := addSubject(c.Subjects, subject)
+		c.Subjects = next
+		return !there
+	})
+	if err != nil {
+		return fmt.Errorf("add subject %s to stream %s: %w", subject, b.o.Stream, err)
+	}
+	b.covered.add(subject)
+	return nil
 }
 
 // addSubject returns a list that covers the subject, too, and true when it did

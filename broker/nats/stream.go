@@ -35,15 +35,12 @@ func (b *Broker) open(ctx context.Context) (struct{}, error) {
 	if b.o.MaxBytes > 0 {
 		want.MaxBytes = b.o.MaxBytes
 	}
-	stream, err := b.js.Stream(ctx, b.o.Stream)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
+	err := b.adapt(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		err = b.create(ctx, want)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another process was quicker
 			err = nil
 		}
-	case err == nil:
-		err = b.adapt(ctx, stream.CachedInfo().Config)
 	}
 	if err != nil {
 		return struct{}{}, fmt.Errorf("stream %s: %w", b.o.Stream, err)
@@ -53,20 +50,18 @@ func (b *Broker) open(ctx context.Context) (struct{}, error) {
 
 // adapt changes what this broker insists on in a stream that is there. A limit
 // that was not asked for is left as it is: somebody else may have set it.
-func (b *Broker) adapt(ctx context.Context, have jetstream.StreamConfig) error {
-	want := have
-	want.Discard = jetstream.DiscardNew // what is there stays
-	if b.o.MaxBytes > 0 {
-		want.MaxBytes = b.o.MaxBytes
-	}
-	if b.o.Replicas > 0 {
-		want.Replicas = b.o.Replicas
-	}
-	if want.Discard == have.Discard && want.MaxBytes == have.MaxBytes && want.Replicas == have.Replicas {
-		return nil
-	}
-	_, err := b.js.UpdateStream(ctx, want)
-	return err
+func (b *Broker) adapt(ctx context.Context) error {
+	return b.amend(ctx, func(c *jetstream.StreamConfig) bool {
+		have := *c
+		c.Discard = jetstream.DiscardNew // what is there stays
+		if b.o.MaxBytes > 0 {
+			c.MaxBytes = b.o.MaxBytes
+		}
+		if b.o.Replicas > 0 {
+			c.Replicas = b.o.Replicas
+		}
+		return c.Discard != have.Discard || c.MaxBytes != have.MaxBytes || c.Replicas != have.Replicas
+	})
 }
 
 // create makes a stream with the replicas that were asked for, or with as many
@@ -204,25 +199,26 @@ func (b *Broker) setState(ctx context.Context, subject, value string) error {
 
 // state reads a value and when it was stored; "" when there is none.
 func (b *Broker) state(ctx context.Context, subject string) (value string, at time.Time, err error) {
-	type read struct {
-		value string
-		at    time.Time
-	}
-	r, err := link.Again(ctx, b.link, func(ctx context.Context) (read, error) {
-		stream, err := b.stateHandle(ctx)
-		if err != nil {
-			return read{}, err
-		}
-		m, err := stream.GetLastMsgForSubject(ctx, subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return read{}, nil
-		}
-		if err != nil {
-			return read{}, err
-		}
-		return read{string(m.Data), m.Time}, nil
+	m, err := link.Again(ctx, b.link, func(ctx context.Context) (*jetstream.RawStreamMsg, error) {
+		return b.lastState(ctx, subject)
 	})
-	return r.value, r.at, err
+	if m == nil {
+		return "", time.Time{}, err
+	}
+	return string(m.Data), m.Time, nil
+}
+
+// lastState returns what was stored last under a subject, nil for nothing.
+func (b *Broker) lastState(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	stream, err := b.stateHandle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil //nolint:nilnil // as said
+	}
+	return m, err
 }
 
 // stateHandle returns the stream of states; it is looked up once.

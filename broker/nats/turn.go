@@ -3,7 +3,6 @@ package nats
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	gonats "github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/micro/sidecar/internal/engine/link"
 )
@@ -191,12 +189,7 @@ func parseWord(word string) (name string, promised time.Duration) {
 func (t *turn) say(ctx context.Context, word string, rev uint64) (uint64, error) {
 	b := t.member.broker
 	return link.Once(ctx, b.link, func(ctx context.Context) (uint64, error) {
-		ack, err := b.js.PublishMsg(ctx, &gonats.Msg{Subject: t.subject, Data: []byte(word)},
-			jetstream.WithRetryAttempts(0), jetstream.WithExpectLastSequencePerSubject(rev))
-		if err != nil {
-			return 0, err
-		}
-		return ack.Sequence, nil
+		return b.replaceWord(ctx, t.subject, word, rev)
 	})
 }
 
@@ -207,27 +200,11 @@ func (t *turn) read(ctx context.Context) (word string, rev uint64, err error) {
 		rev  uint64
 	}
 	b := t.member.broker
-	r, err := link.Again(ctx, b.link, func(ctx context.Context) (read, error) {
-		stream, err := b.stateHandle(ctx)
-		if err != nil {
-			return read{}, err
-		}
-		m, err := stream.GetLastMsgForSubject(ctx, t.subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return read{}, nil
-		}
-		if err != nil {
-			return read{}, err
-		}
-		return read{string(m.Data), m.Sequence}, nil
+	r, err := link.Again(ctx, b.link, func(ctx context.Context) (r read, err error) {
+		r.word, r.rev, err = b.word(ctx, t.subject)
+		return r, err
 	})
 	return r.word, r.rev, err
-}
-
-// wrongSequence tells that another has said something meanwhile.
-func wrongSequence(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
 }
 
 // turnSubject is where the one speaks who has an ordered queue's turn.
